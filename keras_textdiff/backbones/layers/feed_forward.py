@@ -1,0 +1,88 @@
+"""The position-wise network of a Transformer block."""
+
+import keras
+from keras import ops
+
+from keras_textdiff.utils.registration import register
+
+
+def _clamped_swiglu(gate, up):
+    gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
+    return (up + 1.0) * gate * ops.sigmoid(1.702 * gate)
+
+
+# How the gate and the up projection combine (Shazeer 2020, arXiv 2002.05202).
+GATED_ACTIVATIONS = {
+    "silu": lambda gate, up: ops.silu(gate) * up,
+    "gelu_tanh": lambda gate, up: ops.gelu(gate, approximate=True) * up,
+    "clamped_swiglu": _clamped_swiglu,  # GPT-OSS
+}
+PLAIN_ACTIVATIONS = {
+    "silu": ops.silu,
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "relu": ops.relu,
+}
+
+
+@register
+class FeedForward(keras.layers.Layer):
+    """Two dense layers with an activation, gated or plain.
+
+    Args:
+        intermediate_dim: int, size between the two layers.
+        activation: "silu", "gelu_tanh", and "clamped_swiglu" where gated or "relu" where not.
+        gated: bool, whether a second projection multiplies the activated one.
+        use_bias: bool, whether the dense layers have a bias.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        x: float tensor `(B, L, D)`.
+
+    Example:
+    ```python
+    FeedForward(intermediate_dim=256)(np.ones((2, 8, 64)))
+    ```
+    """
+
+    def __init__(self, intermediate_dim, activation="silu", gated=True, use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        self.intermediate_dim = intermediate_dim
+        self.activation = activation
+        self.gated = gated
+        self.use_bias = use_bias
+
+    def build(self, input_shape):
+        """Create the dense layers for inputs `(B, L, D)`."""
+        hidden_dim = input_shape[-1]
+        wide = (*input_shape[:-1], self.intermediate_dim)
+        names = ["gate", "up"] if self.gated else ["up"]
+        for name, units, shape in [
+            *((name, self.intermediate_dim, input_shape) for name in names),
+            ("down", hidden_dim, wide),
+        ]:
+            layer = keras.layers.Dense(
+                units, use_bias=self.use_bias, name=name, dtype=self.dtype_policy
+            )
+            layer.build(shape)
+            setattr(self, name, layer)
+        self.built = True
+
+    def call(self, x):
+        """Return a tensor of the shape of `x`."""
+        if self.gated:
+            return self.down(GATED_ACTIVATIONS[self.activation](self.gate(x), self.up(x)))
+        return self.down(PLAIN_ACTIVATIONS[self.activation](self.up(x)))
+
+    def compute_output_shape(self, input_shape):
+        """Return the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "gated": self.gated,
+            "use_bias": self.use_bias,
+        }

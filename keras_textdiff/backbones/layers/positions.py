@@ -1,0 +1,83 @@
+"""Positions and masks of a sequence, as layers so that a functional graph can hold them."""
+
+import keras
+from keras import ops
+
+from keras_textdiff.backbones.attention_masks import attention_mask
+from keras_textdiff.utils.registration import register
+
+
+@register
+class Positions(keras.layers.Layer):
+    """The absolute positions of a sequence's columns.
+
+    Call arguments:
+        token_ids: tensor `(B, L)`; only its length counts.
+        start_index: int or int tensor, position of the first column.
+
+    Returns:
+        Int32 tensor `(L,)`.
+
+    Example:
+    ```python
+    Positions()(np.zeros((2, 4)), start_index=3)  # [3, 4, 5, 6]
+    ```
+    """
+
+    def call(self, token_ids, start_index=0):
+        """Return the positions of the columns."""
+        length = ops.shape(token_ids)[1]
+        return ops.arange(length, dtype="int32") + ops.cast(start_index, "int32")
+
+
+@register
+class AttentionMask(keras.layers.Layer):
+    """The mask that `attention_mask` builds, with its options held here.
+
+    Args:
+        attention: see `attention_masks.attention_mask`.
+        block_length: see there.
+        sliding_window: see there.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        query_positions: int tensor `(Q,)`.
+        key_positions: int tensor `(K,)`.
+        padding_mask: bool tensor `(B, K)`, True where real.
+        prompt_mask: bool tensor `(B, K)` or None, True on prefix positions.
+
+    Returns:
+        Bool tensor `(B, 1, Q, K)`.
+
+    Example:
+    ```python
+    AttentionMask("causal")(np.arange(4), np.arange(4), np.ones((1, 4)))
+    ```
+    """
+
+    def __init__(self, attention, block_length=None, sliding_window=None, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = attention
+        self.block_length = block_length
+        self.sliding_window = sliding_window
+
+    def call(self, query_positions, key_positions, padding_mask, prompt_mask=None):
+        """Return the mask."""
+        return attention_mask(
+            self.attention,
+            query_positions,
+            key_positions,
+            padding_mask,
+            prompt_mask=prompt_mask,
+            block_length=self.block_length,
+            sliding_window=self.sliding_window,
+        )
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "attention": self.attention,
+            "block_length": self.block_length,
+            "sliding_window": self.sliding_window,
+        }

@@ -1,0 +1,168 @@
+"""Grouped-query self-attention with the options of the decoder families."""
+
+import keras
+from keras import ops
+
+from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
+from keras_textdiff.backbones.layers.rotary_embedding import rotate
+from keras_textdiff.utils.registration import register
+
+MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
+
+
+@register
+class SelfAttention(keras.layers.Layer):
+    """Self-attention; the sublayers are named as LoRA expects (query, key, value).
+
+    Args:
+        num_query_heads: int.
+        num_key_value_heads: int that divides `num_query_heads` (Ainslie et al. 2023,
+            arXiv 2305.13245).
+        head_dim: int, size of one head.
+        use_qkv_bias: bool, whether query, key and value have a bias.
+        use_output_bias: bool, whether the output projection has a bias.
+        query_key_normalization: None or the kind of `FeatureNormalization` on each head's
+            query and key.
+        query_key_epsilon: float, epsilon of that normalization.
+        scale: float on the attention logits; None means `head_dim ** -0.5`.
+        soft_cap: None or float; logits become `tanh(logits / soft_cap) * soft_cap`.
+        use_sinks: bool, whether each head has a learned logit that attends to nothing.
+        **kwargs: see `keras.layers.Layer`.
+
+    Call arguments:
+        x: float tensor `(B, L, D)`.
+        mask: bool tensor `(B, 1, L, K)`, True where a query may attend to a key.
+        cosine, sine: rotary tensors `(1, L, 1, H)`, or None for no rotation.
+        key_cache, value_cache: float tensors `(B, K, num_key_value_heads, H)` or None.
+        cache_index: int, where in the cache this call's keys and values go.
+
+    Returns:
+        Float tensor `(B, L, D)`; with a cache, `(output, key_cache, value_cache)`.
+
+    Example:
+    ```python
+    layer = SelfAttention(num_query_heads=4, num_key_value_heads=2, head_dim=16)
+    y = layer(np.ones((2, 8, 64)), np.ones((2, 1, 8, 8), bool))
+    ```
+    """
+
+    def __init__(
+        self,
+        num_query_heads,
+        num_key_value_heads,
+        head_dim,
+        use_qkv_bias=False,
+        use_output_bias=False,
+        query_key_normalization=None,
+        query_key_epsilon=1e-6,
+        scale=None,
+        soft_cap=None,
+        use_sinks=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_query_heads = num_query_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.head_dim = head_dim
+        self.use_qkv_bias = use_qkv_bias
+        self.use_output_bias = use_output_bias
+        self.query_key_normalization = query_key_normalization
+        self.query_key_epsilon = query_key_epsilon
+        self.scale = scale
+        self.soft_cap = soft_cap
+        self.use_sinks = use_sinks
+
+    def build(self, input_shape):
+        """Create the projections for inputs `(B, L, D)`."""
+        hidden_dim = input_shape[-1]
+        query_shape = (None, None, self.num_query_heads, self.head_dim)
+        key_shape = (None, None, self.num_key_value_heads, self.head_dim)
+        for name, shape in (("query", query_shape), ("key", key_shape), ("value", key_shape)):
+            layer = keras.layers.EinsumDense(
+                "bld,dnh->blnh",
+                output_shape=shape[1:],
+                bias_axes="nh" if self.use_qkv_bias else None,
+                name=name,
+                dtype=self.dtype_policy,
+            )
+            layer.build(input_shape)
+            setattr(self, name, layer)
+        self.attention_output = keras.layers.EinsumDense(
+            "blnh,nhd->bld",
+            output_shape=(None, hidden_dim),
+            bias_axes="d" if self.use_output_bias else None,
+            name="attention_output",
+            dtype=self.dtype_policy,
+        )
+        self.attention_output.build(query_shape)
+        if self.query_key_normalization is not None:
+            for name, shape in (("query_norm", query_shape), ("key_norm", key_shape)):
+                layer = FeatureNormalization(
+                    self.query_key_normalization,
+                    self.query_key_epsilon,
+                    name=name,
+                    dtype=self.dtype_policy,
+                )
+                layer.build(shape)
+                setattr(self, name, layer)
+        if self.use_sinks:
+            self.sinks = self.add_weight(
+                shape=(self.num_query_heads,), initializer="zeros", name="sinks"
+            )
+        self.built = True
+
+    def call(
+        self, x, mask, cosine=None, sine=None, key_cache=None, value_cache=None, cache_index=0
+    ):
+        """Attend; with a cache, write this call's keys and values into it first."""
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.query_key_normalization is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if cosine is not None:
+            query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        if key_cache is not None:
+            start = (0, cache_index, 0, 0)
+            key = ops.slice_update(key_cache, start, ops.cast(key, key_cache.dtype))
+            value = ops.slice_update(value_cache, start, ops.cast(value, value_cache.dtype))
+        output = self.attention_output(self._attend(query, key, value, mask))
+        return output if key_cache is None else (output, key, value)
+
+    def _attend(self, query, key, value, mask):
+        """Return the attended values `(B, L, N, H)`."""
+        scale = self.head_dim**-0.5 if self.scale is None else self.scale
+        groups = self.num_query_heads // self.num_key_value_heads
+        if groups > 1:
+            key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
+        if self.soft_cap is None and not self.use_sinks:
+            return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
+        logits = ops.cast(ops.einsum("bqnh,bknh->bnqk", query, key), "float32") * scale
+        if self.soft_cap is not None:
+            logits = ops.tanh(logits / self.soft_cap) * self.soft_cap
+        logits = ops.where(mask, logits, MASKED)
+        if self.use_sinks:
+            sinks = ops.cast(self.sinks, "float32")[None, :, None, None]
+            sinks = ops.broadcast_to(sinks, (*ops.shape(logits)[:-1], 1))
+            weights = ops.softmax(ops.concatenate([logits, sinks], axis=-1), axis=-1)[..., :-1]
+        else:
+            weights = ops.softmax(logits, axis=-1)
+        return ops.einsum("bnqk,bknh->bqnh", ops.cast(weights, value.dtype), value)
+
+    def compute_output_shape(self, x_shape, *args, **kwargs):
+        """Return the shape of `x`."""
+        return x_shape
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_query_heads": self.num_query_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "use_qkv_bias": self.use_qkv_bias,
+            "use_output_bias": self.use_output_bias,
+            "query_key_normalization": self.query_key_normalization,
+            "query_key_epsilon": self.query_key_epsilon,
+            "scale": self.scale,
+            "soft_cap": self.soft_cap,
+            "use_sinks": self.use_sinks,
+        }

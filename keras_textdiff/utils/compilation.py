@@ -1,0 +1,65 @@
+"""The one place that knows how each backend compiles a function and runs a loop."""
+
+import itertools
+
+import keras
+from keras import ops, tree
+
+
+def while_loop(condition, body, loop_vars, maximum_iterations=None):
+    """Run `body` while `condition` holds: compiled on jax and tensorflow, plain on torch.
+
+    Variables read in `body` must not be written there, and no random state may live in it:
+    noise is an input.
+    """
+    return ops.while_loop(condition, body, loop_vars, maximum_iterations=maximum_iterations)
+
+
+def compile_function(model, function):
+    """Compile `function` of one nest of arrays, with `model`'s current weights.
+
+    Args:
+        model: a compiled `keras.Model`; `jit_compile` and `run_eagerly` are respected.
+        function: callable, nest of tensors to nest of tensors; may call `model`.
+
+    Returns:
+        Callable, nest of arrays to nest of NumPy arrays. Weights are read at each call.
+    """
+    backend = keras.config.backend()
+    eager = model.run_eagerly or (backend == "jax" and not model.jit_compile)
+    if backend == "jax" and not eager:
+        run = _compile_jax(model, function)
+    elif backend == "tensorflow" and not eager:
+        import tensorflow as tf
+
+        run = tf.function(function, jit_compile=bool(model.jit_compile))
+    elif backend == "torch":
+        import torch
+
+        def run(inputs):
+            with torch.no_grad():
+                return function(inputs)
+    else:
+        run = function
+
+    def call(inputs):
+        inputs = tree.map_structure(ops.convert_to_tensor, inputs)
+        return tree.map_structure(ops.convert_to_numpy, run(inputs))
+
+    return call
+
+
+def _compile_jax(model, function):
+    import jax
+
+    @jax.jit
+    def stateless(state, inputs):
+        variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)
+        with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
+            return function(inputs)
+
+    def run(inputs):
+        variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)
+        return stateless([variable.value for variable in variables], inputs)
+
+    return run

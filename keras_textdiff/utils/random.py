@@ -1,0 +1,61 @@
+"""Random numbers from named streams, made on the host and keyed by row.
+
+The same (name, seed, row key) gives the same numbers on every backend and machine, wherever
+the row stands in a batch. The generator is Philox, so a stream can be entered at any step.
+"""
+
+import hashlib
+import random as python_random
+
+import numpy as np
+
+
+def generator(name, seed, *keys, step=0):
+    """Return a NumPy generator for the stream `name`.
+
+    Args:
+        name: str, what the numbers are for ("canvas", "tokens").
+        seed: int, the user's seed.
+        *keys: ints, strings or bytes that single out a row.
+        step: int, position along the stream; different steps never overlap.
+
+    Returns:
+        `numpy.random.Generator`.
+    """
+    text = repr((name, int(seed), *keys)).encode()
+    key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+
+
+def uniform(generator, size):
+    """Draw float32 numbers strictly inside (0, 1), multiples of 2**-24."""
+    integers = generator.integers(0, 2**23, size=size, dtype=np.int64)
+    return ((integers + 0.5) * 2.0**-23).astype("float32")
+
+
+def fresh_seed():
+    """Return a new seed, reproducible through `keras.utils.set_random_seed`."""
+    return python_random.randrange(2**31)
+
+
+def row_keys(rows):
+    """Return one key per row: its content and how often that content came before.
+
+    A row keeps its key whatever stands beside it; equal rows of one call get different keys.
+
+    Args:
+        rows: list of 1-D integer arrays (the prompts' token ids).
+
+    Returns:
+        List of `(digest, occurrence)`.
+    """
+    seen = {}
+    keys = []
+    for row in rows:
+        digest = hashlib.blake2b(
+            np.asarray(row, dtype="<i8").tobytes(), digest_size=16
+        ).hexdigest()
+        occurrence = seen.get(digest, 0)
+        seen[digest] = occurrence + 1
+        keys.append((digest, occurrence))
+    return keys

@@ -1,0 +1,21 @@
+"""One backend per run, named by KERAS_BACKEND; weights and noise start from the same seed."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+def pytest_report_header():
+    """Name the backend at the top of the report."""
+    return f"keras {keras.__version__} on {keras.config.backend()}"
