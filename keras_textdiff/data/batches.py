@@ -1,0 +1,290 @@
+"""Anything that a user may pass to `fit`, as a source of tokenized batches."""
+
+import itertools
+import math
+import types
+import warnings
+
+import grain
+import keras
+import numpy as np
+
+from keras_textdiff.utils import random
+from keras_textdiff.utils.checks import check_integer, check_token_ids
+
+BATCH_KEYS = ("token_ids", "padding_mask", "prompt_mask", "target_mask")
+
+
+class BatchChecker:
+    """Checks and completes tokenized batches, and counts rows without a supervised token.
+
+    Args:
+        vocabulary_size: int V; ids must lie below it.
+    """
+
+    def __init__(self, vocabulary_size):
+        self.vocabulary_size = vocabulary_size
+        self.num_rows = 0
+        self.num_unsupervised_rows = 0
+
+    def __call__(self, batch):
+        """Return the batch as NumPy arrays with all of `BATCH_KEYS`.
+
+        Raises:
+            ValueError: for missing or unknown keys, shapes that differ, ids outside the
+                vocabulary or anything that is not finite.
+        """
+        if isinstance(batch, tuple) and len(batch) == 1:
+            batch = batch[0]
+        if not isinstance(batch, dict) or "token_ids" not in batch:
+            found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+            raise ValueError(
+                "A tokenized batch is a dict with 'token_ids' and, as needed, "
+                f"{BATCH_KEYS[1:]}. Got {found}. Pass strings to a model with a preprocessor to "
+                "have them tokenized."
+            )
+        unknown = sorted(set(batch) - set(BATCH_KEYS))
+        if unknown:
+            raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {BATCH_KEYS}.")
+        batch = {key: to_numpy(value) for key, value in batch.items()}
+        token_ids = batch["token_ids"]
+        if token_ids.ndim != 2 or 0 in token_ids.shape:
+            raise ValueError(
+                f"'token_ids' must be a non-empty (batch, length) array. Got {token_ids.shape}."
+            )
+        check_token_ids("token_ids", token_ids, self.vocabulary_size)
+        for key in BATCH_KEYS[1:]:
+            if key not in batch:
+                continue
+            if batch[key].shape != token_ids.shape:
+                raise ValueError(
+                    f"{key!r} must have the shape of 'token_ids', {token_ids.shape}. "
+                    f"Got {batch[key].shape}."
+                )
+            values = batch[key]
+            if values.dtype != bool and not np.isin(values, (0, 1)).all():
+                raise ValueError(f"{key!r} must hold booleans (or 0 and 1). Got {values.dtype}.")
+            batch[key] = values.astype(bool)
+        batch["token_ids"] = token_ids.astype("int32")
+        padding_mask = batch.setdefault("padding_mask", np.ones(token_ids.shape, bool))
+        if "target_mask" not in batch:
+            prompt_mask = batch.get("prompt_mask", np.zeros(token_ids.shape, bool))
+            batch["target_mask"] = padding_mask & ~prompt_mask
+        batch.setdefault("prompt_mask", padding_mask & ~batch["target_mask"])
+        self.num_rows += len(token_ids)
+        self.num_unsupervised_rows += int((~batch["target_mask"].any(axis=1)).sum())
+        return batch
+
+    def warn(self):
+        """Warn once where rows had no supervised token."""
+        if self.num_unsupervised_rows:
+            warnings.warn(
+                f"{self.num_unsupervised_rows} of {self.num_rows} rows had no supervised token "
+                "and added nothing to the loss (a prompt that fills the whole sequence_length, "
+                "or an all-False 'target_mask').",
+                stacklevel=3,
+            )
+
+
+def to_numpy(value):
+    """Return any backend's tensor, or a list of numbers, as a NumPy array."""
+    if hasattr(value, "detach"):  # a torch tensor, whatever the backend
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+class ExampleBatches(keras.utils.PyDataset):
+    """Batches of examples held in memory, shuffled anew each epoch.
+
+    Args:
+        examples: a list of strings, or a dict of equally long lists or arrays.
+        prepare: callable `(examples, epoch) -> batch`, tokenizes and checks.
+        batch_size: int.
+        shuffle: bool.
+        seed: int of the shuffling.
+    """
+
+    def __init__(self, examples, prepare, batch_size, shuffle, seed):
+        super().__init__()
+        self.examples = examples
+        self.prepare = prepare
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.num_examples = num_examples(examples)
+        self._reorder()
+
+    def _reorder(self):
+        self.order = np.arange(self.num_examples)
+        if self.shuffle:
+            self.order = random.generator("shuffle", self.seed, self.epoch).permutation(
+                self.num_examples
+            )
+
+    def __len__(self):
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.prepare(take_examples(self.examples, rows), self.epoch)
+
+    def on_epoch_end(self):
+        """Move to the next epoch's order."""
+        self.epoch += 1
+        self._reorder()
+
+
+class PreparedBatches(keras.utils.PyDataset):
+    """The batches of another `PyDataset`, prepared one by one."""
+
+    def __init__(self, dataset, prepare):
+        super().__init__(
+            workers=dataset.workers,
+            use_multiprocessing=dataset.use_multiprocessing,
+            max_queue_size=dataset.max_queue_size,
+        )
+        self.dataset = dataset
+        self.prepare = prepare
+        self.epoch = 0
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return self.prepare(self.dataset[index], self.epoch)
+
+    def on_epoch_begin(self):
+        """Pass the call on."""
+        self.dataset.on_epoch_begin()
+
+    def on_epoch_end(self):
+        """Pass the call on."""
+        self.epoch += 1
+        self.dataset.on_epoch_end()
+
+
+class _Restartable(grain.IterDataset):
+    """Any iterable that can be read again each epoch, prepared batch by batch."""
+
+    def __init__(self, iterable, prepare):
+        super().__init__()
+        self._iterable = iterable
+        self._prepare = prepare
+
+    def __iter__(self):
+        return _RestartableIterator(self._iterable, self._prepare)
+
+
+class _RestartableIterator(grain.DatasetIterator):
+    def __init__(self, iterable, prepare):
+        super().__init__()
+        self._iterator = iter(iterable)
+        self._prepare = prepare
+        self._index = 0
+
+    def __next__(self):
+        self._index += 1
+        return self._prepare(next(self._iterator), 0)
+
+    def get_state(self):
+        return {"index": self._index}
+
+    def set_state(self, state):
+        raise NotImplementedError("The position in a plain iterable cannot be restored.")
+
+
+def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
+    """Return `x` as something that `keras.Model.fit` iterates.
+
+    Args:
+        x: a list of strings, a dict of lists or arrays, a `keras.utils.PyDataset`, a grain
+            dataset or loader, a `tf.data.Dataset`, a torch `DataLoader`, or a generator; the
+            last five yield batches.
+        prepare: callable `(examples, epoch) -> batch`.
+        batch_size: int or None (32); for examples in memory only.
+        shuffle: bool; for examples in memory only.
+        seed: int of the shuffling.
+        num_steps: int or None, batches that a generator must yield; fewer are an error.
+
+    Returns:
+        A `PyDataset`, grain dataset or generator of tokenized batches.
+    """
+    if isinstance(x, (ExampleBatches, PreparedBatches, _Restartable)):
+        return x
+    if isinstance(x, (str, bytes)):
+        raise ValueError("Pass a list of strings. Got one string.")
+    if isinstance(x, (list, tuple, dict, np.ndarray)) or hasattr(x, "__array__"):
+        batch_size = check_integer("batch_size", 32 if batch_size is None else batch_size, minimum=1)
+        examples = x if isinstance(x, dict) else list(x)
+        if num_examples(examples) == 0:
+            raise ValueError("There is nothing to train or evaluate on: got no examples.")
+        return ExampleBatches(examples, prepare, batch_size, shuffle, seed)
+    if batch_size is not None:
+        raise ValueError(
+            f"`batch_size` is for examples in memory; a {type(x).__name__} yields batches "
+            "already. Leave it out, and batch the dataset itself."
+        )
+    if isinstance(x, keras.utils.PyDataset):
+        if len(x) == 0:
+            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
+        return PreparedBatches(x, prepare)
+    if isinstance(x, types.GeneratorType) or hasattr(x, "__next__"):
+        return _generate(x, prepare, num_steps)
+    if hasattr(x, "as_numpy_iterator"):  # tf.data
+        x = _Iterable(x.as_numpy_iterator)
+    if hasattr(x, "__iter__"):
+        if next(iter(x), None) is None:
+            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
+        return _Restartable(x, prepare)
+    raise ValueError(
+        f"Cannot read batches from a {type(x).__name__}. Pass a list of strings, a dict of "
+        "lists or arrays, a PyDataset, a grain dataset, a tf.data.Dataset, a torch DataLoader "
+        "or a generator of batches."
+    )
+
+
+class _Iterable:
+    def __init__(self, make_iterator):
+        self._make_iterator = make_iterator
+
+    def __iter__(self):
+        return iter(self._make_iterator())
+
+
+def _generate(iterator, prepare, num_steps):
+    for count in itertools.count():
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            if num_steps is not None and count < num_steps:
+                raise ValueError(
+                    f"The generator ended after {count} batches; {num_steps} are needed "
+                    "(steps_per_epoch times epochs). Pass fewer steps, or a dataset that can be "
+                    "read again."
+                ) from None
+            return
+        yield prepare(batch, 0)
+
+
+def num_examples(examples):
+    """Return how many examples there are; a dict's entries must agree."""
+    if not isinstance(examples, dict):
+        return len(examples)
+    lengths = {key: len(value) for key, value in examples.items()}
+    if not lengths or len(set(lengths.values())) != 1:
+        raise ValueError(f"All entries need the same number of examples. Got {lengths}.")
+    return next(iter(lengths.values()))
+
+
+def take_examples(examples, rows):
+    """Return the given rows, in the same structure."""
+    if isinstance(examples, dict):
+        return {key: _take(value, rows) for key, value in examples.items()}
+    return _take(examples, rows)
+
+
+def _take(values, rows):
+    if isinstance(values, (list, tuple)):
+        return [values[row] for row in rows]
+    return to_numpy(values)[rows]

@@ -1,0 +1,46 @@
+"""Token lists to rows of fixed length, with the masks that say what each position is.
+
+Shapes: B rows, L length.
+"""
+
+import numpy as np
+
+
+def pack_rows(prefixes, targets, length, fill_token_id, learn_padding):
+    """Put each prefix and its target into one row.
+
+    Args:
+        prefixes: list of B lists of token ids.
+        targets: list of B lists of token ids; cut where a row is full.
+        length: int L.
+        fill_token_id: int, token of the positions behind the target.
+        learn_padding: bool; True makes the fill part of the canvas (a diffusion model learns
+            length by predicting it), False makes it padding.
+
+    Returns:
+        Dict of int32 "token_ids" and bool "padding_mask" (True where real), "prompt_mask" (True
+        on prefix positions) and "target_mask" (True where the loss counts), each `(B, L)`.
+
+    Example:
+    ```python
+    pack_rows([[5, 6]], [[7]], 4, fill_token_id=0, learn_padding=True)["token_ids"]
+    # [[5, 6, 7, 0]]
+    ```
+    """
+    token_ids = np.full((len(prefixes), length), fill_token_id, dtype="int32")
+    columns = np.arange(length)
+    starts, ends = [], []
+    for row, (prefix, target) in enumerate(zip(prefixes, targets, strict=True)):
+        tokens = [*prefix, *target][:length]
+        token_ids[row, : len(tokens)] = tokens
+        starts.append(min(len(prefix), length))
+        ends.append(length if learn_padding else len(tokens))
+    starts, ends = np.array(starts, int)[:, None], np.array(ends, int)[:, None]
+    prompt_mask = columns < starts
+    padding_mask = columns < ends
+    return {
+        "token_ids": token_ids,
+        "padding_mask": np.broadcast_to(padding_mask, token_ids.shape),
+        "prompt_mask": prompt_mask,
+        "target_mask": padding_mask & ~prompt_mask,
+    }

@@ -1,0 +1,116 @@
+"""The autoregressive twin: the paper's baseline and the first stage of AR2Diff."""
+
+import keras_hub
+from keras import ops
+
+from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
+from keras_textdiff.models.text_task import TextTask
+from keras_textdiff.utils.registration import register
+
+
+@register
+class CausalLM(TextTask, keras_hub.models.CausalLM):
+    """An autoregressive language model: next-token training and cached generation.
+
+    `generate` is `keras_hub.models.CausalLM.generate`: greedy, temperature, top-k, top-p, beam
+    and every other KerasHub sampler.
+
+    Args:
+        backbone: `TransformerBackbone` with attention "causal".
+        preprocessor: `CausalLMPreprocessor`, or None for tokenized inputs.
+        **kwargs: see `keras_hub.models.Task`.
+
+    Raises:
+        ValueError: for a backbone whose attention is not causal.
+
+    Example:
+    ```python
+    causal_lm = keras_textdiff.models.CausalLM(backbone, preprocessor)
+    causal_lm.compile(sampler="greedy", optimizer=keras.optimizers.AdamW(1e-3))
+    causal_lm.fit(["some text", "some more"], batch_size=2)
+    causal_lm.generate("some", max_length=16)
+    ```
+    """
+
+    preprocessor_cls = CausalLMPreprocessor
+    default_objective = "next_token"
+
+    def __init__(self, backbone, preprocessor=None, **kwargs):
+        if backbone.attention != "causal":
+            raise ValueError(
+                "A CausalLM needs a backbone with attention='causal'. Got "
+                f"{backbone.attention!r}."
+            )
+        super().__init__(backbone, preprocessor, **kwargs)
+
+    def compile(self, optimizer="auto", *, objective="next_token", sampler="greedy", **kwargs):
+        """Set the optimizer, the objective and how `generate` samples.
+
+        Args:
+            optimizer: "auto" (AdamW, 1e-4), a name or a `keras.Optimizer`.
+            objective: name or object, see `keras_textdiff.objectives`.
+            sampler: name or `keras_hub.samplers.Sampler`.
+            **kwargs: see `keras.Model.compile`; losses and metrics come from the objective.
+        """
+        super().compile(optimizer, objective=objective, **kwargs)
+        self.sampler = keras_hub.samplers.get(sampler)
+        self.generate_function = None
+
+    def generate(self, inputs, max_length=None, stop_token_ids="auto", strip_prompt=False):
+        """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts."""
+        if isinstance(inputs, (list, tuple)) and not inputs:
+            return []
+        return super().generate(inputs, max_length, stop_token_ids, strip_prompt)
+
+    def generate_step(self, inputs, stop_token_ids=None):
+        """Generate for one batch; compilable.
+
+        Args:
+            inputs: dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True on the prompt.
+            stop_token_ids: list of ints or None; generation ends when every row has one.
+
+        Returns:
+            Dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True up to the stop token.
+        """
+        token_ids = ops.cast(inputs["token_ids"], "int32")
+        prompt_mask = ops.cast(inputs["padding_mask"], "bool")
+        batch_size, length = ops.shape(token_ids)
+        everything = ops.ones_like(prompt_mask)
+        cache = self.backbone.empty_cache(batch_size, length)
+        # One pass over all columns fills the cache; those behind a prompt are written again.
+        hidden_states, cache = self.backbone.call_with_cache(
+            {"token_ids": token_ids, "padding_mask": everything}, cache, 0
+        )
+        index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
+
+        def next(prompt, cache, index):
+            column = ops.slice(prompt, (0, index - 1), (ops.shape(prompt)[0], 1))
+            mask = ops.ones_like(prompt, dtype="bool")
+            hidden_states, cache = self.backbone.call_with_cache(
+                {"token_ids": column, "padding_mask": mask}, cache, index - 1
+            )
+            return self.backbone.logits(hidden_states)[:, 0], hidden_states[:, 0], cache
+
+        token_ids = self.sampler(
+            next=next,
+            prompt=token_ids,
+            cache=cache,
+            index=index,
+            mask=prompt_mask,
+            stop_token_ids=stop_token_ids,
+            hidden_states=hidden_states,
+            model=self,
+        )
+        padding_mask = everything
+        if stop_token_ids is not None:
+            stops = ops.any(
+                ops.stack([ops.equal(token_ids, token) for token in stop_token_ids]), axis=0
+            )
+            stops = ops.cast(ops.logical_and(stops, ops.logical_not(prompt_mask)), "int32")
+            padding_mask = ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)
+        return {"token_ids": token_ids, "padding_mask": padding_mask}
+
+    def get_compile_config(self):
+        """Return the arguments of `compile` as a serializable dict."""
+        sampler = keras_hub.samplers.serialize(self.sampler)
+        return {**super().get_compile_config(), "sampler": sampler}

@@ -1,0 +1,355 @@
+"""Text diffusion: train with an objective, generate with a sampler."""
+
+import keras_hub
+import numpy as np
+from keras import ops
+
+from keras_textdiff import samplers
+from keras_textdiff.data.batches import BatchChecker, take_examples
+from keras_textdiff.data.packing import pack_rows
+from keras_textdiff.models.causal_lm_preprocessor import check_prompt_lengths
+from keras_textdiff.models.diffusion_lm_preprocessor import DiffusionLMPreprocessor
+from keras_textdiff.models.generation import (
+    CompiledFunctions,
+    cut_at_stop_tokens,
+    run_sampler,
+)
+from keras_textdiff.models.text_task import TextTask
+from keras_textdiff.objectives.cross_entropy import cross_entropy
+from keras_textdiff.utils import random, registration
+from keras_textdiff.utils.checks import check_integer
+
+
+@registration.register
+class DiffusionLM(TextTask, keras_hub.models.Task):
+    """A text diffusion model: a bidirectional denoiser, trained by `fit`, sampled in parallel.
+
+    Made from a pretrained autoregressive model by `keras_textdiff.ar2diff`, or from scratch.
+
+    Args:
+        backbone: `TransformerBackbone`; any attention but "causal" can denoise.
+        preprocessor: `DiffusionLMPreprocessor`, or None for tokenized inputs.
+        logit_shift: bool, whether the prediction for position i is read at position i - 1, as
+            an autoregressive model was trained to give it (Dream, arXiv 2508.15487).
+        **kwargs: see `keras_hub.models.Task`.
+
+    Call arguments:
+        inputs: dict of "token_ids" int `(B, L)`, the canvas behind its prefix; and bool
+            `(B, L)` "padding_mask" (True where real) and "prompt_mask" (True on prefix positions;
+            needed by attention "prefix" only).
+
+    Returns:
+        Logits `(B, L, V)` of one denoiser call.
+
+    Raises:
+        ValueError: for a backbone with causal attention.
+
+    Example:
+    ```python
+    lm = keras_textdiff.models.DiffusionLM(backbone, preprocessor)
+    lm.compile(objective="sundae", sampler="sundae", optimizer=keras.optimizers.AdamW(1e-4))
+    lm.fit({"prompts": ["2 + 2 ="], "responses": [" 4"]}, batch_size=1)
+    lm.generate("2 + 2 =", max_length=16, seed=7)
+    ```
+
+    Reference: Han et al. 2024, arXiv 2401.17181; Savinov et al. 2022, arXiv 2112.06749.
+    """
+
+    preprocessor_cls = DiffusionLMPreprocessor
+    default_objective = "sundae"
+
+    def __init__(self, backbone, preprocessor=None, logit_shift=False, **kwargs):
+        if backbone.attention == "causal":
+            raise ValueError(
+                "A DiffusionLM cannot denoise with attention='causal': a position would not see "
+                "those behind it. Use `keras_textdiff.ar2diff`, or a backbone with "
+                "attention='bidirectional'."
+            )
+        self._compiled_functions = CompiledFunctions()
+        super().__init__(backbone, preprocessor, **kwargs)
+        self.logit_shift = bool(logit_shift)
+
+    def compile(self, optimizer="auto", *, objective="sundae", sampler="sundae", **kwargs):
+        """Set the optimizer, the objective and the sampler.
+
+        Args:
+            optimizer: "auto" (AdamW, 1e-4), a name or a `keras.Optimizer`.
+            objective: name, object or config, see `keras_textdiff.objectives`.
+            sampler: name, object or config, see `keras_textdiff.samplers`.
+            **kwargs: see `keras.Model.compile`; losses and metrics come from the objective.
+        """
+        sampler = samplers.get(sampler)
+        super().compile(optimizer, objective=objective, **kwargs)
+        self.sampler = sampler
+        self._compiled_functions.clear()
+
+    def hidden_states(self, inputs, training=False):
+        """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
+        hidden_states = super().hidden_states(inputs, training)
+        if self.logit_shift:  # position i reads i - 1, and the first position itself
+            hidden_states = ops.concatenate(
+                [hidden_states[:, :1], hidden_states[:, :-1]], axis=1
+            )
+        return hidden_states
+
+    def generate(
+        self,
+        inputs,
+        max_length=None,
+        stop_token_ids="auto",
+        strip_prompt=False,
+        *,
+        seed=None,
+        batch_size=None,
+        return_trajectory=False,
+    ):
+        """Write text behind prompts.
+
+        A row's text depends on the prompt, `max_length` and `seed`, not on the other rows; equal
+        prompts in one call give different texts.
+
+        Args:
+            inputs: a prompt, a list of prompts, or without a preprocessor a dict of
+                "token_ids" int `(B, L)` and "padding_mask" bool `(B, L)`, True on the prompt at
+                the start of each row; the rest of the row is written.
+            max_length: int, tokens of prompt and text together; None means the preprocessor's
+                `sequence_length`. Not used for tokenized inputs.
+            stop_token_ids: "auto" (the tokenizer's end tokens), a tuple of ints, or None; text
+                ends at the first of them.
+            strip_prompt: bool, whether to return the new text alone.
+            seed: int; the same seed gives the same text. None draws a new one.
+            batch_size: int, prompts at a time; None means all.
+            return_trajectory: bool, whether to return every canvas as well.
+
+        Returns:
+            A string or a list of strings as `inputs` were; for tokenized inputs a dict of
+            "token_ids" and "padding_mask" arrays (True up to the stop token). With
+            `return_trajectory`, a pair of this and a `Trajectory`.
+
+        Raises:
+            ValueError: before any work for bad lengths, ids or seeds; during it for NaN logits.
+        """
+        if isinstance(inputs, (list, tuple)) and not inputs:
+            return []
+        scalar = isinstance(inputs, str)
+        stop_token_ids = self._stop_token_ids(stop_token_ids)
+        if isinstance(inputs, dict):
+            rows = self._check_rows(inputs)
+        else:
+            rows = self._prompt_rows([inputs] if scalar else list(inputs), max_length)
+        token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
+        keep = cut_at_stop_tokens(token_ids, rows, stop_token_ids)
+        if strip_prompt:
+            keep = keep & ~rows["prompt_mask"]
+        if isinstance(inputs, dict):
+            outputs = {"token_ids": token_ids, "padding_mask": keep}
+        else:
+            outputs = self.preprocessor.detokenize(
+                [row[mask] for row, mask in zip(token_ids, keep, strict=True)]
+            )
+            outputs = outputs[0] if scalar else outputs
+        return (outputs, trajectory) if return_trajectory else outputs
+
+    def infill(
+        self, inputs, lengths, *, seed=None, batch_size=None, return_trajectory=False
+    ):
+        """Write the gaps between given pieces of text.
+
+        Args:
+            inputs: the pieces around the gaps, one more than there are gaps ("" where a gap
+                stands at an end), or a list of such lists.
+            lengths: list of ints, tokens in each gap; for several inputs a list of lists, or
+                one list for all.
+            seed: int, see `generate`.
+            batch_size: int, see `generate`.
+            return_trajectory: bool, see `generate`.
+
+        Returns:
+            The whole text, or a list of texts; with `return_trajectory`, a pair of this and a
+            `Trajectory`.
+
+        Raises:
+            ValueError: where pieces and gaps do not match.
+
+        Example:
+        ```python
+        lm.infill(["The ", " sat on the mat."], lengths=[8])
+        ```
+        """
+        if not inputs:
+            return []
+        scalar = isinstance(inputs[0], str)
+        inputs = [inputs] if scalar else list(inputs)
+        if not lengths or not isinstance(lengths[0], (list, tuple)):
+            lengths = [lengths] * len(inputs)
+        rows = self._gap_rows(inputs, lengths)
+        token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
+        # Texts end where their last piece does: the end token behind it is context only.
+        outputs = self.preprocessor.detokenize(
+            [row[mask][:-1] for row, mask in zip(token_ids, rows["padding_mask"], strict=True)]
+        )
+        outputs = outputs[0] if scalar else outputs
+        return (outputs, trajectory) if return_trajectory else outputs
+
+    def score(self, inputs, *, batch_size=32):
+        """Return the model score: how likely one denoiser call finds a response, given itself.
+
+        Args:
+            inputs: dict of "prompts" and "responses", lists of strings, or a tokenized dict with
+                a "target_mask" (True on the scored positions).
+            batch_size: int.
+
+        Returns:
+            Float array `(B,)`, mean log-probability in nats per token of the response and its
+            end token (tokenized: of the target positions); higher is better. Not a likelihood:
+            every token sees itself.
+
+        Reference: Han et al. 2024, arXiv 2401.17181, section 3.2.
+        """
+        check_integer("batch_size", batch_size, minimum=1)
+        if "token_ids" in inputs:
+            rows = BatchChecker(self.backbone.vocabulary_size)(inputs)
+        else:
+            rows = self._require_preprocessor()(inputs)
+            # Padding is part of the canvas but not of the response.
+            fill = (rows["token_ids"] == self.preprocessor.end_token_id) & rows["target_mask"]
+            rows["target_mask"] = rows["target_mask"] & (np.cumsum(fill, axis=1) - fill == 0)
+        if not rows["target_mask"].any(axis=1).all():
+            raise ValueError(
+                "Every row needs a response to score. Row "
+                f"{int(np.argmin(rows['target_mask'].any(axis=1)))} has none within "
+                f"{rows['token_ids'].shape[1]} tokens."
+            )
+        function = self._compiled_functions.get("score", self, self._score_rows)
+        scores = [
+            function(take_examples(rows, np.arange(start, stop)))
+            for start, stop in _slices(len(rows["token_ids"]), batch_size)
+        ]
+        return np.concatenate(scores)
+
+    def _score_rows(self, rows):
+        hidden_states = self.hidden_states(rows)
+        shape = ops.shape(rows["token_ids"])
+        result = cross_entropy(
+            self.backbone.token_embedding,
+            ops.reshape(hidden_states, (-1, hidden_states.shape[-1])),
+            ops.reshape(rows["token_ids"], (-1,)),
+            ops.zeros((shape[0] * shape[1],)),
+            differentiate=False,
+        )
+        mask = ops.cast(rows["target_mask"], "bool")
+        losses = ops.where(mask, ops.reshape(result.per_position, shape), 0.0)
+        return -ops.sum(losses, axis=1) / ops.sum(ops.cast(mask, "float32"), axis=1)
+
+    # === Rows ===
+
+    def _prompt_rows(self, prompts, max_length):
+        preprocessor = self._require_preprocessor()
+        length = preprocessor.sequence_length if max_length is None else max_length
+        check_integer("max_length", length, minimum=1)
+        self._check_length(length)
+        prefixes = preprocessor.tokenize_prompts(prompts)
+        check_prompt_lengths(prefixes, length)
+        fill = preprocessor.end_token_id
+        return pack_rows(prefixes, [[]] * len(prefixes), length, fill, learn_padding=True)
+
+    def _gap_rows(self, inputs, lengths):
+        """Pack pieces and gaps; the end token behind the last piece says that the text ends."""
+        preprocessor = self._require_preprocessor()
+        prefixes, gaps = [], []
+        for index, (pieces, gap_lengths) in enumerate(zip(inputs, lengths, strict=True)):
+            if len(pieces) != len(gap_lengths) + 1:
+                raise ValueError(
+                    f"Infilling {len(gap_lengths)} gaps needs {len(gap_lengths) + 1} pieces of "
+                    f"text around them. Got {len(pieces)} pieces at position {index}."
+                )
+            first, *others = preprocessor.tokenize(pieces)
+            tokens = preprocessor.start_tokens() + first
+            gap = [False] * len(tokens)
+            for gap_length, piece in zip(gap_lengths, others, strict=True):
+                check_integer("gap length", gap_length, minimum=1)
+                tokens += [preprocessor.end_token_id] * gap_length + piece
+                gap += [True] * gap_length + [False] * len(piece)
+            prefixes.append([*tokens, preprocessor.end_token_id])
+            gaps.append([*gap, False])
+        length = max(map(len, prefixes))
+        self._check_length(length)
+        rows = pack_rows(prefixes, [[]] * len(prefixes), length, preprocessor.end_token_id, False)
+        target_mask = np.zeros((len(gaps), length), bool)
+        for row, gap in enumerate(gaps):
+            target_mask[row, : len(gap)] = gap
+        rows["target_mask"] = target_mask
+        rows["prompt_mask"] = rows["padding_mask"] & ~target_mask
+        return rows
+
+    def _check_rows(self, inputs):
+        """Turn KerasHub's tokenized prompts into rows whose rest is canvas."""
+        rows = BatchChecker(self.backbone.vocabulary_size)(
+            {"token_ids": inputs["token_ids"], "prompt_mask": inputs["padding_mask"]}
+        )
+        self._check_length(rows["token_ids"].shape[1])
+        return rows
+
+    def _check_length(self, length):
+        limit = self.backbone.num_learned_positions
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"The backbone has {limit} learned positions; a text of {length} tokens does not "
+                f"fit. Pass `max_length` of at most {limit}."
+            )
+
+    def _denoise(self, rows, seed, batch_size, return_trajectory):
+        seed = random.fresh_seed() if seed is None else check_integer("seed", seed, minimum=0)
+        num_rows = len(rows["token_ids"])
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, minimum=1)
+        return run_sampler(
+            self,
+            self.sampler,
+            rows,
+            seed=seed,
+            batch_size=batch_size or num_rows,
+            return_trajectory=return_trajectory,
+            cache=self._compiled_functions,
+        )
+
+    def _stop_token_ids(self, stop_token_ids):
+        if isinstance(stop_token_ids, str) and stop_token_ids == "auto":
+            if self.preprocessor is None:
+                raise ValueError(
+                    "`stop_token_ids='auto'` needs a preprocessor. Pass a tuple of token ids, or "
+                    "None to keep the whole canvas."
+                )
+            return self.preprocessor.stop_token_ids
+        return stop_token_ids
+
+    def _require_preprocessor(self):
+        if self.preprocessor is None:
+            raise ValueError(
+                "Text needs a preprocessor. Attach a `DiffusionLMPreprocessor`, or pass a dict "
+                "with 'token_ids' and masks."
+            )
+        return self.preprocessor
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Freeze the model and train low-rank updates, see `TextTask.enable_lora`."""
+        super().enable_lora(rank, target_layer_names)
+        self._compiled_functions.clear()
+
+    def quantize(self, mode, **kwargs):
+        """Quantize the weights, "int8" for one byte each, see `keras.Model.quantize`."""
+        super().quantize(mode, **kwargs)
+        self._compiled_functions.clear()
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "logit_shift": self.logit_shift}
+
+    def get_compile_config(self):
+        """Return the arguments of `compile` as a serializable dict."""
+        config = super().get_compile_config()
+        return {**config, "sampler": registration.serialize(self.sampler)}
+
+
+def _slices(total, size):
+    return [(start, min(start + size, total)) for start in range(0, total, size)]

@@ -1,0 +1,33 @@
+"""Text to rows for diffusion models."""
+
+from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
+from keras_textdiff.models.text_preprocessor import TextPreprocessor
+from keras_textdiff.utils.registration import register
+
+
+@register
+class DiffusionLMPreprocessor(TextPreprocessor):
+    """Packs a prefix and a canvas that fills the rest of the row.
+
+    The target is the response, its end token, and end tokens up to the row's end: the model
+    learns how long a text is by predicting where it ends. Plain strings are split at a random
+    point into prefix and target (the prefix LM objective).
+
+    Args:
+        tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
+        sequence_length: int, length L of a row, prefix and canvas together.
+        add_start_token: bool, whether a row begins with the start token, where there is one.
+        **kwargs: see `keras_hub.models.Preprocessor`.
+
+    Example:
+    ```python
+    preprocessor = DiffusionLMPreprocessor(tokenizer, sequence_length=64)
+    batch = preprocessor({"prompts": ["2 + 2 ="], "responses": [" 4"]})
+    ```
+
+    Reference: Han et al. 2024, arXiv 2401.17181, section 3.1.
+    """
+
+    backbone_cls = TransformerBackbone
+    learn_padding = True
+    split_documents = True

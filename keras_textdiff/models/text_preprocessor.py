@@ -1,0 +1,136 @@
+"""What the preprocessors of AR and diffusion models share."""
+
+import keras_hub
+import numpy as np
+
+from keras_textdiff.data.packing import pack_rows
+from keras_textdiff.utils import random
+from keras_textdiff.utils.checks import check_integer
+
+
+class TextPreprocessor(keras_hub.models.Preprocessor):
+    """Tokenizes text and packs it into rows; runs on the host, in Python and NumPy.
+
+    Subclasses say whether padding is learned (`learn_padding`) and whether plain strings are
+    split into a prefix and a target (`split_documents`).
+
+    Args:
+        tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
+        sequence_length: int, length L of a row.
+        add_start_token: bool, whether a row begins with the tokenizer's start token, where it
+            has one.
+        **kwargs: see `keras_hub.models.Preprocessor`.
+    """
+
+    learn_padding = False
+    split_documents = False
+
+    def __init__(self, tokenizer, sequence_length=1024, add_start_token=True, **kwargs):
+        super().__init__(**kwargs)
+        self.tokenizer = tokenizer
+        self.sequence_length = check_integer("sequence_length", sequence_length, minimum=2)
+        self.add_start_token = bool(add_start_token)
+        self.built = True
+
+    @property
+    def end_token_id(self):
+        """The token that ends a text; it also fills the rest of a row."""
+        return self.tokenizer.end_token_id
+
+    @property
+    def stop_token_ids(self):
+        """The tokens that generation stops at by default."""
+        second = getattr(self.tokenizer, "end_token2_id", None)
+        return (self.end_token_id,) if second is None else (self.end_token_id, second)
+
+    def tokenize(self, texts):
+        """Return one list of token ids per text, without special tokens."""
+        for index, text in enumerate(texts):
+            if not isinstance(text, (str, bytes, np.str_)):
+                raise ValueError(
+                    f"Texts must be strings. Got {type(text).__name__} at position {index}."
+                )
+        texts = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+        if not texts:
+            return []
+        rows = self.tokenizer(texts)
+        rows = rows.to_list() if hasattr(rows, "to_list") else rows
+        return [np.asarray(row, dtype=int).tolist() for row in rows]
+
+    def detokenize(self, rows):
+        """Return one string per list of token ids, leaving special tokens out."""
+        special = set(getattr(self.tokenizer, "special_token_ids", ()))
+        rows = [[int(token) for token in row if int(token) not in special] for row in rows]
+        # An empty row has no dtype for a tokenizer to go by.
+        filled = [row for row in rows if row]
+        texts = iter(self.tokenizer.detokenize(filled) if filled else [])
+        return [str(next(texts)) if row else "" for row in rows]
+
+    def start_tokens(self):
+        """Return the tokens that begin a row."""
+        start = getattr(self.tokenizer, "start_token_id", None)
+        return [start] if self.add_start_token and start is not None else []
+
+    def tokenize_prompts(self, prompts):
+        """Return the prefix of each prompt: the start token and the prompt's tokens."""
+        return [self.start_tokens() + row for row in self.tokenize(prompts)]
+
+    def call(self, x, y=None, sample_weight=None, sequence_length=None, epoch=0):
+        """Turn text into a training batch.
+
+        Args:
+            x: a string, a list of strings, or a dict of "prompts" and "responses", lists of
+                strings.
+            y: must be None; the batch holds its own targets.
+            sample_weight: must be None; "target_mask" says what counts.
+            sequence_length: int or None, length L; None means the one set on construction.
+            epoch: int; each epoch splits documents elsewhere.
+
+        Returns:
+            Dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", see
+            `data.packing.pack_rows`.
+        """
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "Text diffusion makes its own targets: pass `x` alone. Got `y` or "
+                "`sample_weight`."
+            )
+        length = self.sequence_length if sequence_length is None else sequence_length
+        end = [self.end_token_id]
+        if isinstance(x, dict):
+            if set(x) != {"prompts", "responses"}:
+                raise ValueError(
+                    "A dict of texts needs exactly 'prompts' and 'responses'. "
+                    f"Got {sorted(x)}."
+                )
+            prefixes = self.tokenize_prompts(_as_list(x["prompts"]))
+            targets = [row + end for row in self.tokenize(_as_list(x["responses"]))]
+            if len(prefixes) != len(targets):
+                raise ValueError(
+                    f"Got {len(prefixes)} prompts and {len(targets)} responses; there must be as "
+                    "many of each."
+                )
+        else:
+            documents = [row + end for row in self.tokenize(_as_list(x))]
+            starts = self.start_tokens()
+            prefixes, targets = [], []
+            for document, key in zip(documents, random.row_keys(documents), strict=True):
+                document = document[: length - len(starts)]
+                split = 0
+                if self.split_documents:
+                    split = random.generator("split", epoch, *key).integers(len(document))
+                prefixes.append(starts + document[:split])
+                targets.append(document[split:])
+        return pack_rows(prefixes, targets, length, self.end_token_id, self.learn_padding)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "sequence_length": self.sequence_length,
+            "add_start_token": self.add_start_token,
+        }
+
+
+def _as_list(texts):
+    return [texts] if isinstance(texts, (str, bytes)) else list(texts)

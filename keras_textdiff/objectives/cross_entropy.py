@@ -1,0 +1,193 @@
+"""Cross-entropy from hidden states, without the logits of all positions at once.
+
+Shapes: N positions, D hidden size, V vocabulary, C positions of one chunk.
+"""
+
+import dataclasses
+from typing import Any
+
+from keras import ops
+
+from keras_textdiff.utils.categorical import categorical_from_uniform
+from keras_textdiff.utils.compilation import while_loop
+
+CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy:
+    """What one pass over the positions gives.
+
+    Attributes:
+        loss: scalar, the weighted sum of the cross-entropies; the only differentiable part.
+        per_position: float32 `(N,)`, cross-entropy of each position in nats.
+        candidates: int32 `(N,)`, drawn or most likely token of each position.
+    """
+
+    loss: Any
+    per_position: Any
+    candidates: Any
+
+
+def cross_entropy(
+    embedding,
+    hidden_states,
+    targets,
+    weights,
+    *,
+    uniforms=None,
+    temperature=0.0,
+    differentiate=True,
+    chunk_elements=CHUNK_ELEMENTS,
+):
+    """Compute the cross-entropy of `targets`, chunk by chunk.
+
+    The gradient is made together with the loss, while a chunk's logits are at hand: nothing is
+    computed twice, and what stays alive is one chunk's logits in float32 and the gradient of
+    the output matrix.
+
+    Args:
+        embedding: `keras.layers.ReversibleEmbedding`, whose reverse call gives the logits.
+        hidden_states: float tensor `(N, D)`.
+        targets: int tensor `(N,)`.
+        weights: float tensor `(N,)`, each position's weight in the loss; no gradient flows
+            through it.
+        uniforms: float32 tensor `(N,)` inside (0, 1); needed where `temperature` is above 0.
+        temperature: float; candidates are drawn from softmax(logits / temperature), and are
+            the most likely tokens at 0.
+        differentiate: bool, whether the loss must have a gradient.
+        chunk_elements: int, most float32 logits alive at once.
+
+    Returns:
+        `CrossEntropy`.
+
+    Example:
+    ```python
+    result = cross_entropy(backbone.token_embedding, hidden, targets, ops.ones((6,)) / 6)
+    ```
+    """
+    matrix = output_matrix(embedding)  # (V, D)
+    vocabulary_size = embedding.input_dim
+    soft_cap = embedding.logit_soft_cap
+    num_positions = ops.shape(hidden_states)[0]
+    chunk = max(1, chunk_elements // vocabulary_size)
+    if isinstance(num_positions, int):  # else the batch size is known only when it runs
+        chunk = -(-num_positions // -(-num_positions // chunk))
+    num_chunks = -(-num_positions // chunk)
+    padding = num_chunks * chunk - num_positions
+    targets = ops.pad(ops.cast(targets, "int32"), [[0, padding]])
+    weights = ops.pad(ops.cast(weights, "float32"), [[0, padding]])
+    if uniforms is not None:
+        uniforms = ops.pad(uniforms, [[0, padding]], constant_values=0.5)
+
+    def run_chunk(hidden, matrix, target, weight, uniform):
+        """Return per-position losses and candidates, and the gradients, of one chunk."""
+        logits = ops.cast(ops.einsum("cd,vd->cv", hidden, matrix), "float32")  # (C, V)
+        if soft_cap is not None:
+            logits = ops.tanh(logits / soft_cap) * soft_cap
+        if temperature > 0:
+            candidates = categorical_from_uniform(logits / temperature, uniform)
+        else:
+            candidates = ops.cast(ops.argmax(logits, axis=-1), "int32")
+        log_total = ops.logsumexp(logits, axis=-1)  # (C,)
+        losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+        if not differentiate:
+            return losses, candidates, None, None
+        gradient = ops.exp(logits - log_total[:, None])
+        hit = ops.arange(vocabulary_size, dtype="int32")[None] == target[:, None]
+        gradient = ops.where(hit, gradient - 1.0, gradient) * weight[:, None]
+        if soft_cap is not None:
+            gradient = gradient * (1.0 - ops.square(logits / soft_cap))
+        gradient = ops.cast(gradient, hidden.dtype)
+        hidden_gradient = ops.einsum("cv,vd->cd", gradient, matrix)
+        matrix_gradient = ops.cast(ops.einsum("cv,cd->vd", gradient, hidden), "float32")
+        return losses, candidates, hidden_gradient, matrix_gradient
+
+    def run(hidden_states, matrix):
+        hidden_states = ops.pad(hidden_states, [[0, padding], [0, 0]])
+        losses = ops.zeros_like(weights)
+        candidates = ops.zeros_like(targets)
+        gradients = ()
+        if differentiate:
+            gradients = (ops.zeros_like(hidden_states), ops.zeros_like(matrix, dtype="float32"))
+
+        def body(index, losses, candidates, gradients):
+            start = index * chunk
+
+            def part(x):
+                shape = (chunk,) if len(x.shape) == 1 else (chunk, x.shape[1])
+                return ops.slice(x, (start, 0)[: len(x.shape)], shape)
+
+            new = run_chunk(
+                part(hidden_states),
+                matrix,
+                part(targets),
+                part(weights),
+                None if uniforms is None else part(uniforms),
+            )
+            losses = ops.slice_update(losses, (start,), new[0])
+            candidates = ops.slice_update(candidates, (start,), new[1])
+            if differentiate:
+                hidden_gradient = ops.slice_update(gradients[0], (start, 0), new[2])
+                gradients = (hidden_gradient, gradients[1] + new[3])
+            return index + 1, losses, candidates, gradients
+
+        if isinstance(num_chunks, int) and num_chunks == 1:
+            result = body(0, losses, candidates, gradients)
+        else:
+            result = while_loop(
+                lambda index, *_: index < num_chunks, body, (0, losses, candidates, gradients)
+            )
+        _, losses, candidates, gradients = result
+        # One flat tensor, because a torch gradient function knows only one output. Token ids
+        # are exact in float32 up to 2**24.
+        loss = ops.sum(losses * weights)
+        packed = [loss[None], losses, ops.cast(candidates, "float32")]
+        return ops.concatenate(packed), gradients
+
+    if differentiate:
+
+        @ops.custom_gradient
+        def packed_with_gradient(hidden_states, matrix):
+            packed, (hidden_gradient, matrix_gradient) = run(hidden_states, matrix)
+
+            def gradient(*args, upstream=None):
+                upstream = args[0] if upstream is None else upstream
+                scale = upstream[0]  # of the loss; the rest is not differentiable
+                return (
+                    hidden_gradient[:num_positions] * ops.cast(scale, hidden_gradient.dtype),
+                    ops.cast(matrix_gradient * scale, matrix.dtype),
+                )
+
+            return packed, gradient
+
+        packed = packed_with_gradient(hidden_states, matrix)
+    else:
+        packed, _ = run(hidden_states, matrix)
+    end = num_chunks * chunk + 1
+    per_position = ops.stop_gradient(packed[1:end])[:num_positions]
+    candidates = ops.cast(ops.stop_gradient(packed[end:]), "int32")[:num_positions]
+    return CrossEntropy(packed[0], per_position, candidates)
+
+
+def output_matrix(embedding):
+    """Return the matrix `(V, D)` whose rows give the logits, in the compute dtype."""
+    mode = embedding.quantization_mode
+    if mode not in (None, "int8"):
+        raise ValueError(
+            f"Training needs float or int8 weights. Got a model quantized to {mode!r}. Load it "
+            "without quantization, or quantize to 'int8'."
+        )
+    if embedding.tie_weights:
+        if mode == "int8":
+            return ops.divide(
+                ops.cast(embedding._embeddings, embedding.compute_dtype),
+                ops.cast(embedding.embeddings_scale, embedding.compute_dtype),
+            )
+        return ops.cast(embedding.embeddings, embedding.compute_dtype)
+    matrix = ops.cast(embedding.reverse_embeddings, embedding.compute_dtype)
+    if mode == "int8":
+        matrix = ops.divide(
+            matrix, ops.cast(embedding.reverse_embeddings_scale, embedding.compute_dtype)
+        )
+    return ops.transpose(matrix)

@@ -1,0 +1,208 @@
+"""The denoising loop, written once; a sampler is one update rule in it.
+
+Shapes: R rows (prompts times canvases), L length, V vocabulary, S denoising steps.
+"""
+
+import abc
+
+import numpy as np
+from keras import ops
+
+from keras_textdiff.utils import random
+from keras_textdiff.utils.categorical import categorical_from_uniform
+from keras_textdiff.utils.checks import check_integer, check_number
+from keras_textdiff.utils.compilation import while_loop
+
+
+class Sampler(abc.ABC):
+    """Refines a canvas of noise into text with a denoiser.
+
+    The loop is a pure function of (tokens, noise): all noise is drawn on the host, from a
+    stream per row, so a row gives the same text whatever stands beside it. Prefix positions are
+    never written.
+
+    Args:
+        num_denoising_steps: int, most denoiser updates of the canvas.
+        temperature: float; tokens are drawn from softmax(logits / temperature), the most likely
+            ones at 0.
+        num_canvases: int, canvases per prompt; the one with the best model score is kept.
+        stop_when_unchanged: bool, whether a row stops at the first step that changes nothing.
+
+    Raises:
+        ValueError: for counts below 1 or a negative temperature.
+
+    Reference: Han et al. 2024, arXiv 2401.17181, section 3.2 (temperature 0.2, 10 steps, 8
+    canvases reranked by model score).
+    """
+
+    noise_streams = ("tokens",)  # one uniform number per row, step and position from each
+
+    def __init__(
+        self,
+        num_denoising_steps=10,
+        temperature=0.2,
+        num_canvases=8,
+        stop_when_unchanged=True,
+    ):
+        self.num_denoising_steps = check_integer(
+            "num_denoising_steps", num_denoising_steps, minimum=1
+        )
+        self.temperature = check_number("temperature", temperature, minimum=0)
+        self.num_canvases = check_integer("num_canvases", num_canvases, minimum=1)
+        self.stop_when_unchanged = bool(stop_when_unchanged)
+
+    @abc.abstractmethod
+    def update(self, step, canvas, logits, noise, target_mask, denoiser):
+        """Return what one denoising step makes of the canvas.
+
+        Args:
+            step: int tensor, 0 first.
+            canvas: int tensor `(R, L)`, the tokens that the denoiser saw.
+            logits: float32 tensor `(R, L, V)`, what it returned.
+            noise: dict from stream name to float32 tensor `(R, L)` inside (0, 1).
+            target_mask: bool tensor `(R, L)`, True where tokens may be written.
+            denoiser: callable from a canvas to logits, for rules that look twice.
+
+        Returns:
+            `(candidates, confidence)`: int `(R, L)`, and float32 `(R, L)`, each candidate's
+            probability at temperature 1. The loop keeps prefix positions as they were.
+        """
+
+    def draw_noise(self, seed, keys, length):
+        """Draw all noise of a run on the host.
+
+        Args:
+            seed: int.
+            keys: list of R row keys, see `utils.random.row_keys`.
+            length: int L.
+
+        Returns:
+            Dict from stream name to float32 array `(S, R, L)`.
+        """
+        noise = {}
+        for name in self.noise_streams:
+            noise[name] = np.stack(
+                [
+                    np.stack(
+                        [
+                            random.uniform(random.generator(name, seed, *key, step=step), length)
+                            for key in keys
+                        ]
+                    )
+                    for step in range(self.num_denoising_steps)
+                ]
+            )
+        return noise
+
+    def run(self, denoiser, inputs, return_trajectory=False):
+        """Run the loop; compilable, without random state.
+
+        Args:
+            denoiser: callable from int `(R, L)` to logits `(R, L, V)`.
+            inputs: dict of "token_ids" int `(R, L)`, prefix and initial canvas; "target_mask"
+                bool `(R, L)`; and the arrays of `draw_noise`.
+            return_trajectory: bool, whether all canvases are kept.
+
+        Returns:
+            Dict of "token_ids" `(R, L)`; "scores" `(R,)`, the mean log-probability of the
+            tokens fed to each row's last step under the logits it returned (the paper's model
+            score, nats per token); "num_steps" `(R,)`, denoiser steps each row took part in;
+            "failed_step", the first step with NaN or infinite logits, or -1; and with
+            `return_trajectory`, "canvases" `(S + 1, R, L)` and "confidences" `(S, R, L)`.
+        """
+        canvas = ops.cast(inputs["token_ids"], "int32")
+        target_mask = ops.cast(inputs["target_mask"], "bool")
+        target_count = ops.maximum(ops.sum(ops.cast(target_mask, "float32"), axis=-1), 1.0)
+        active = ops.any(target_mask, axis=-1)  # (R,)
+        scores = ops.zeros_like(target_count)
+        num_steps = ops.zeros_like(active, dtype="int32")
+        trajectory = ()
+        if return_trajectory:
+            steps = self.num_denoising_steps
+            canvases = ops.repeat(canvas[None], steps + 1, axis=0)
+            trajectory = (canvases, ops.zeros_like(canvases[:-1], dtype="float32"))
+
+        def condition(step, canvas, active, scores, num_steps, failed_step, trajectory):
+            return ops.logical_and(ops.any(active), failed_step < 0)
+
+        def body(step, canvas, active, scores, num_steps, failed_step, trajectory):
+            logits = ops.cast(denoiser(canvas), "float32")
+            log_totals = ops.logsumexp(logits, axis=-1)  # (R, L)
+            finite = ops.all(ops.isfinite(ops.where(target_mask, log_totals, 0.0)))
+            failed_step = ops.where(finite, failed_step, step)
+            fed = ops.take_along_axis(logits, canvas[..., None], axis=-1)[..., 0] - log_totals
+            score = ops.sum(ops.where(target_mask, fed, 0.0), axis=-1) / target_count
+            noise = {
+                name: ops.take(ops.convert_to_tensor(inputs[name]), step, axis=0)
+                for name in self.noise_streams
+            }
+            candidates, confidence = self.update(
+                step, canvas, logits, noise, target_mask, denoiser
+            )
+            writable = ops.logical_and(target_mask, active[:, None])
+            updated = ops.where(writable, candidates, canvas)
+            scores = ops.where(active, score, scores)
+            num_steps = num_steps + ops.cast(active, "int32")
+            if self.stop_when_unchanged:
+                changed = ops.any(ops.not_equal(updated, canvas), axis=-1)
+                active = ops.logical_and(active, changed)
+            if trajectory:
+                canvases, confidences = trajectory
+                # A row that has stopped keeps its last canvas to the end.
+                later = ops.arange(canvases.shape[0], dtype="int32")[:, None, None] > step
+                canvases = ops.where(later, updated[None], canvases)
+                confidence = ops.where(target_mask, confidence, 1.0)
+                confidences = ops.where(
+                    ops.logical_and(later[1:], writable[None]), confidence[None], confidences
+                )
+                trajectory = (canvases, confidences)
+            return step + 1, updated, active, scores, num_steps, failed_step, trajectory
+
+        start = ops.convert_to_tensor(0, dtype="int32")
+        failed_step = ops.convert_to_tensor(-1, dtype="int32")
+        _, canvas, _, scores, num_steps, failed_step, trajectory = while_loop(
+            condition,
+            body,
+            (start, canvas, active, scores, num_steps, failed_step, trajectory),
+            maximum_iterations=self.num_denoising_steps,
+        )
+        outputs = {
+            "token_ids": canvas,
+            "scores": scores,
+            "num_steps": num_steps,
+            "failed_step": failed_step,
+        }
+        if return_trajectory:
+            outputs["canvases"], outputs["confidences"] = trajectory
+        return outputs
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {
+            "num_denoising_steps": self.num_denoising_steps,
+            "temperature": self.temperature,
+            "num_canvases": self.num_canvases,
+            "stop_when_unchanged": self.stop_when_unchanged,
+        }
+
+
+def draw_tokens(logits, uniforms, temperature):
+    """Draw a token per position, or take the most likely one at temperature 0.
+
+    Args:
+        logits: float32 tensor `(R, L, V)`.
+        uniforms: float32 tensor `(R, L)` inside (0, 1).
+        temperature: float.
+
+    Returns:
+        `(tokens, confidence)`: int32 and float32 `(R, L)`; confidence is the token's
+        probability at temperature 1.
+    """
+    if temperature > 0:
+        flat = ops.reshape(logits / temperature, (-1, logits.shape[-1]))
+        tokens = categorical_from_uniform(flat, ops.reshape(uniforms, (-1,)))
+        tokens = ops.reshape(tokens, ops.shape(uniforms))
+    else:
+        tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    chosen = ops.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return tokens, ops.exp(chosen - ops.logsumexp(logits, axis=-1))
