@@ -12,6 +12,7 @@ from keras_textdiff.utils.categorical import categorical_from_uniform
 from keras_textdiff.utils.compilation import while_loop
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
+MAXIMUM_CHUNK = 1024  # positions; the last chunk is filled up to the size of the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def cross_entropy(
     vocabulary_size = embedding.input_dim
     soft_cap = embedding.logit_soft_cap
     num_positions = ops.shape(hidden_states)[0]
-    chunk = max(1, chunk_elements // vocabulary_size)
+    chunk = max(1, min(chunk_elements // vocabulary_size, MAXIMUM_CHUNK))
     if isinstance(num_positions, int):  # else the batch size is known only when it runs
         chunk = -(-num_positions // -(-num_positions // chunk))
     num_chunks = -(-num_positions // chunk)
