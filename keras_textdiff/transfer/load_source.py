@@ -1,0 +1,76 @@
+"""From a preset handle to the autoregressive model it names."""
+
+import json
+import os
+import pathlib
+import re
+
+import keras_hub
+
+from keras_textdiff.models import CausalLM
+from keras_textdiff.utils.registration import PACKAGE
+
+FORMS = (
+    "a KerasHub preset name ('gpt2_base_en'), 'hf://user/name', "
+    "'kaggle://user/model/keras/variation', or a local folder"
+)
+
+
+def load_source(handle, dtype=None):
+    """Load the causal language model that a preset handle names.
+
+    Args:
+        handle: str or `pathlib.Path`: a KerasHub preset name, "hf://user/name",
+            "kaggle://user/model/keras/variation", or a local folder with a preset of this
+            package, of KerasHub, or of Hugging Face Transformers.
+        dtype: dtype or policy to load with; None means Keras' default.
+
+    Returns:
+        `keras_textdiff.models.CausalLM` or `keras_hub.models.CausalLM`.
+
+    Raises:
+        ValueError: for a handle that names nothing.
+    """
+    handle = _check_handle(handle)
+    # Builds nothing from a preset of ours but what its own reader allows.
+    loader = CausalLM if _is_own_preset(handle) else keras_hub.models.CausalLM
+    return loader.from_preset(handle, **({} if dtype is None else {"dtype": dtype}))
+
+
+def _check_handle(handle):
+    """Return the handle as KerasHub takes it; local folders as existing paths."""
+    text = os.fspath(handle)
+    directory = pathlib.Path(text).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise ValueError(f"The folder {text!r} is no preset: it has no 'config.json'.")
+        return str(directory)
+    scheme = re.match(r"([A-Za-z]\w+):(/*)(.+)", text)
+    is_handle = isinstance(handle, str) and scheme is not None
+    if is_handle and scheme[2] == "//":
+        return text
+    if is_handle and not directory.exists():
+        raise ValueError(f"Got the preset {text!r}. Did you mean '{scheme[1]}://{scheme[3]}'?")
+    looks_local = not isinstance(handle, str) or any(c in text for c in "/\\~") or text[:1] == "."
+    if looks_local or directory.exists():
+        what = "a file" if directory.exists() else "not there"
+        raise ValueError(f"Expected {FORMS}. Got {text!r}: as a local folder, it is {what}.")
+    if text not in keras_hub.models.CausalLM.presets:
+        raise ValueError(
+            f"Unknown preset {text!r}. Expected {FORMS}; "
+            "`keras_hub.models.CausalLM.presets` lists the names."
+        )
+    return text
+
+
+def _is_own_preset(handle):
+    """Return whether a local folder holds a preset of this package."""
+    file = pathlib.Path(handle) / "config.json"
+    if not file.is_file():
+        return False
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The preset file {str(file)!r} is not JSON: {error}") from error
+    name = config.get("registered_name") if isinstance(config, dict) else None
+    return isinstance(name, str) and name.startswith(f"{PACKAGE}>")

@@ -1,0 +1,164 @@
+import keras_hub
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_textdiff.models import (
+    CausalLM,
+    CausalLMPreprocessor,
+    DiffusionLM,
+    DiffusionLMPreprocessor,
+)
+from keras_textdiff.transfer import ar2diff, convert_backbone
+from tests.transfer.source_backbones import (
+    assert_close,
+    make_inputs,
+    make_source,
+    own_logits,
+    sorted_values,
+    source_logits,
+)
+
+
+def make_tokenizer():
+    tokens = ["<|endoftext|>", *"abcdefgh", "Ġ", "Ġa"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["Ġ a"])
+
+
+def make_causal_lm(sequence_length=12):
+    preprocessor = keras_hub.models.GPT2CausalLMPreprocessor(
+        make_tokenizer(), sequence_length=sequence_length
+    )
+    return keras_hub.models.GPT2CausalLM(make_source("gpt2"), preprocessor)
+
+
+def check(lm, backbone):
+    """Assert that `lm` is a diffusion model with the weights of `backbone`."""
+    assert type(lm) is DiffusionLM
+    assert lm.backbone.attention == "bidirectional"
+    np.testing.assert_array_equal(sorted_values(lm.backbone), sorted_values(backbone))
+
+
+def test_keras_hub_task_brings_its_tokenizer():
+    causal_lm = make_causal_lm()
+    causal_lm.preprocessor.add_start_token = False
+    lm = ar2diff(causal_lm)
+    check(lm, causal_lm.backbone)
+    assert type(lm.preprocessor) is DiffusionLMPreprocessor
+    assert lm.preprocessor.tokenizer is causal_lm.preprocessor.tokenizer
+    assert lm.preprocessor.sequence_length == 12
+    assert lm.preprocessor.add_start_token is False
+
+
+def test_task_without_a_preprocessor():
+    causal_lm = keras_hub.models.GPT2CausalLM(make_source("gpt2"))
+    lm = ar2diff(causal_lm)
+    check(lm, causal_lm.backbone)
+    assert lm.preprocessor is None
+
+
+def test_keras_hub_backbone():
+    backbone = make_source("llama2")
+    check(ar2diff(backbone), backbone)
+
+
+def test_own_causal_lm_and_its_backbone():
+    backbone = convert_backbone(make_source("gpt2"), attention="causal")
+    preprocessor = CausalLMPreprocessor(make_tokenizer(), sequence_length=9)
+    lm = ar2diff(CausalLM(backbone, preprocessor))
+    check(lm, backbone)
+    assert lm.preprocessor.sequence_length == 9
+    check(ar2diff(backbone), backbone)
+
+
+def test_options_reach_the_model():
+    backbone = make_source("gpt2")
+    lm = ar2diff(backbone, attention="block", block_length=4, logit_shift=True, dtype="bfloat16")
+    assert (lm.backbone.attention, lm.backbone.block_length) == ("block", 4)
+    assert lm.logit_shift is True
+    assert {variable.dtype for variable in lm.backbone.weights} == {"bfloat16"}
+    assert ar2diff(backbone, attention="prefix").backbone.attention == "prefix"
+
+
+def test_source_survives_training():
+    causal_lm = make_causal_lm()
+    inputs = make_inputs()
+    before = source_logits(causal_lm.backbone, inputs)
+    lm = ar2diff(causal_lm)
+    lm.compile(objective="sundae", sampler="sundae")
+    lm.fit({"prompts": ["ab", "a"], "responses": ["cd", "ef"]}, batch_size=2, verbose=0)
+    assert not np.array_equal(sorted_values(lm.backbone), sorted_values(causal_lm.backbone))
+    np.testing.assert_array_equal(source_logits(causal_lm.backbone, inputs), before)
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_local_preset_of_keras_hub(tmp_path, as_path):
+    causal_lm = make_causal_lm()
+    causal_lm.save_to_preset(str(tmp_path))
+    lm = ar2diff(tmp_path if as_path else str(tmp_path))
+    check(lm, causal_lm.backbone)
+    assert lm.preprocessor.sequence_length == 12
+    assert lm.preprocessor.tokenizer.vocabulary_size() == make_tokenizer().vocabulary_size()
+
+
+def test_preset_is_loaded_in_the_dtype_asked_for(tmp_path):
+    make_causal_lm().save_to_preset(str(tmp_path))
+    lm = ar2diff(tmp_path, dtype="bfloat16")
+    assert {variable.dtype for variable in lm.backbone.weights} == {"bfloat16"}
+
+
+def test_local_preset_of_ours(tmp_path):
+    backbone = convert_backbone(make_source("gpt2"), attention="causal")
+    CausalLM(backbone).save_to_preset(str(tmp_path))
+    check(ar2diff(tmp_path), backbone)
+
+
+def test_causal_logits_come_back_from_the_converted_backbone():
+    source = make_source("gpt2")
+    causal = convert_backbone(ar2diff(source).backbone, attention="causal")
+    inputs = make_inputs()
+    assert_close(own_logits(causal, inputs), source_logits(source, inputs), inputs)
+
+
+@pytest.mark.parametrize(
+    ("handle", "message"),
+    [
+        ("hf:/user/name", "Did you mean 'hf://user/name'"),
+        ("hf:user/name", "Did you mean 'hf://user/name'"),
+        ("kaggle:/user/model/keras/x", "Did you mean 'kaggle://user/model/keras/x'"),
+        ("./no/such/folder", "as a local folder, it is not there"),
+        ("~/no_such_folder", "as a local folder, it is not there"),
+        ("no_such_preset", "Unknown preset 'no_such_preset'.*CausalLM.presets"),
+        (__file__, "as a local folder, it is a file"),
+    ],
+)
+def test_handles_that_name_nothing(handle, message):
+    with pytest.raises(ValueError, match=message):
+        ar2diff(handle)
+
+
+def test_folders_that_are_no_preset(tmp_path):
+    with pytest.raises(ValueError, match=r"has no 'config\.json'"):
+        ar2diff(tmp_path)
+    (tmp_path / "config.json").write_text("{not json")
+    with pytest.raises(ValueError, match="is not JSON"):
+        ar2diff(tmp_path)
+    with pytest.raises(ValueError, match="it is not there"):
+        ar2diff(tmp_path / "missing")
+
+
+def test_other_objects_are_refused():
+    lm = ar2diff(make_source("gpt2"))
+    for source, message in (
+        (lm, "Got DiffusionLM. It is a diffusion model already"),
+        (ops.ones((2,)), "must be a keras_hub.models.CausalLM"),
+        (None, "Got NoneType"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ar2diff(source)
+
+
+def test_causal_attention_is_refused_before_anything_is_loaded():
+    with pytest.raises(ValueError, match="`attention` must be one of"):
+        ar2diff("gpt2_base_en", attention="causal")

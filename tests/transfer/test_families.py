@@ -1,0 +1,138 @@
+"""Every family computes what its KerasHub source computes."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_textdiff.transfer.convert import convert_backbone
+from keras_textdiff.transfer.families import FAMILIES
+from tests.transfer.source_backbones import (
+    LENGTH,
+    ONE_PER_CLASS,
+    SOURCES,
+    WINDOW_IGNORED,
+    assert_close,
+    make_inputs,
+    make_source,
+    on_tensorflow,
+    own_logits,
+    sorted_values,
+    source_logits,
+)
+
+PREFILL = 9  # beyond the pretraining length of "phi3 su long", so that all steps agree on it
+
+
+@functools.cache
+def make_pair(name):
+    source = make_source(name)
+    return source, convert_backbone(source, attention="causal")
+
+
+@pytest.fixture
+def bfloat16_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_logits_equal_those_of_the_source(name):
+    source, backbone = make_pair(name)
+    inputs = make_inputs()
+    ours, theirs = own_logits(backbone, inputs), source_logits(source, inputs)
+    if name in WINDOW_IGNORED and not on_tensorflow():
+        # We apply the window: equal inside the first one, different beyond.
+        assert np.abs(ours[0, 5:] - theirs[0, 5:]).max() > 1e-2
+        inputs["padding_mask"][:, 5:] = False
+    assert_close(ours, theirs, inputs)
+
+
+def test_every_class_is_tested():
+    assert {type(make_pair(name)[0]) for name in ONE_PER_CLASS} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", ONE_PER_CLASS)
+def test_cached_call_equals_uncached(name):
+    _, backbone = make_pair(name)
+    inputs = make_inputs()
+    expected = own_logits(backbone, inputs)
+    cache = backbone.empty_cache(2, LENGTH)
+    outputs = []
+    for start, stop in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, LENGTH))]:
+        columns = {**inputs, "token_ids": inputs["token_ids"][:, start:stop]}
+        hidden_states, cache = backbone.call_with_cache(columns, cache, start)
+        outputs.append(ops.convert_to_numpy(backbone.logits(hidden_states)))
+    assert_close(np.concatenate(outputs, axis=1), expected, inputs)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_parameter_is_lost(name):
+    source, backbone = make_pair(name)
+    # SmolLM3 counts its rotary frequencies, which are not trainable.
+    learned = sum(int(np.prod(v.shape)) for v in source.weights if v.trainable)
+    assert backbone.count_params() == learned
+    np.testing.assert_array_equal(sorted_values(backbone), sorted_values(source))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_configuration_is_plain_json(name):
+    config = make_pair(name)[1].get_config()
+    assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_bfloat16_weights_are_bit_equal(name, bfloat16_policy):
+    source = make_source(name)
+    backbone = convert_backbone(source)
+    assert {variable.dtype for variable in backbone.weights} == {"bfloat16"}
+    assert backbone.compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(sorted_values(backbone), sorted_values(source))
+
+
+def test_dtype_argument_overrides():
+    source = make_source("llama2")
+    backbone = convert_backbone(source, dtype="bfloat16")
+    assert {variable.dtype for variable in backbone.weights} == {"bfloat16"}
+    wide = convert_backbone(backbone, dtype="float32")
+    assert {variable.dtype for variable in wide.weights} == {"float32"}
+    np.testing.assert_array_equal(sorted_values(wide), sorted_values(backbone))
+    mixed = convert_backbone(source, dtype="mixed_bfloat16")
+    assert mixed.compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(sorted_values(mixed), sorted_values(source))
+
+
+def test_attention_is_all_that_changes():
+    source, causal = make_pair("gemma2")
+    bidirectional = convert_backbone(source)
+    assert bidirectional.attention == "bidirectional"
+    for first, second in zip(causal.weights, bidirectional.weights, strict=True):
+        np.testing.assert_array_equal(first, second)
+    inputs = make_inputs()
+    # The last real position sees the same tokens either way only in the first layer.
+    assert np.abs(own_logits(causal, inputs) - own_logits(bidirectional, inputs)).max() > 1e-3
+
+
+def test_own_backbone_is_a_source():
+    _, causal = make_pair("qwen3")
+    block = convert_backbone(causal, attention="block", block_length=4)
+    assert block.get_config() == {
+        **causal.get_config(), "name": block.name, "attention": "block", "block_length": 4,
+    }  # fmt: skip
+    again = convert_backbone(block, attention="causal")
+    inputs = make_inputs()
+    np.testing.assert_array_equal(own_logits(again, inputs), own_logits(causal, inputs))
+
+
+def test_source_is_left_alone():
+    source = make_source("gpt2")
+    before = sorted_values(source)
+    backbone = convert_backbone(source)
+    for variable in backbone.weights:
+        variable.assign(ops.zeros(variable.shape))
+    np.testing.assert_array_equal(sorted_values(source), before)
