@@ -1,5 +1,7 @@
 """One configurable decoder for every family of pretrained models."""
 
+import inspect
+
 import keras
 import keras_hub
 from keras import ops
@@ -302,6 +304,25 @@ class TransformerBackbone(keras_hub.models.Backbone):
             **{name: getattr(self, name) for name in self._config_names},
         }
 
+    @staticmethod
+    def parameter_count_from_config(config):
+        """Return how many parameters `TransformerBackbone(**config)` has, without building it.
+
+        Args:
+            config: dict of constructor arguments; those left out have their defaults.
+
+        Raises:
+            ValueError: as the constructor does.
+        """
+        parameters = inspect.signature(TransformerBackbone.__init__).parameters
+        names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
+        config = {name: config.get(name, parameters[name].default) for name in names}
+        missing = [name for name, value in config.items() if value is inspect.Parameter.empty]
+        if missing:
+            raise ValueError(f"A TransformerBackbone needs {missing}.")
+        check_config(config)
+        return _parameter_count(config)
+
 
 def _make_block(config, index, dtype):
     """Return the Transformer block of layer `index`."""
@@ -351,6 +372,40 @@ def _make_block(config, index, dtype):
         gradient_checkpointing=config["gradient_checkpointing"],
         dtype=dtype,
         name=f"transformer_layer_{index}",
+    )
+
+
+def _parameter_count(config):
+    hidden, inner = config["hidden_dim"], config["intermediate_dim"]
+    heads, groups = config["num_query_heads"], config["num_key_value_heads"]
+    layers, experts = config["num_layers"], config["num_experts"]
+    num_weights = 2 if config["normalization"] == "layer" else 1  # of a norm, per feature
+
+    embeddings = config["vocabulary_size"] * (1 if config["tie_embeddings"] else 2)
+    embeddings = (embeddings + (config["num_learned_positions"] or 0)) * hidden
+
+    heads_dim = (heads + 2 * groups) * config["head_dim"]  # of query, key and value together
+    attention = heads_dim * hidden + heads * config["head_dim"] * hidden
+    attention += heads_dim if config["use_qkv_bias"] else 0
+    attention += hidden if config["use_attention_output_bias"] else 0
+    attention += 2 * num_weights * config["head_dim"] if config["query_key_normalization"] else 0
+    attention += heads if config["use_attention_sinks"] else 0
+
+    wide = 2 if config["gated_feed_forward"] else 1
+    feed_forward = (wide + 1) * hidden * inner
+    feed_forward += wide * inner + hidden if config["use_feed_forward_bias"] else 0
+    inner = config["expert_intermediate_dim"] or inner
+    mixture = experts * hidden * (1 + 3 * inner)  # a column of the router, gate, up and down
+    mixture += experts * (1 + 2 * inner + hidden) if config["use_expert_bias"] else 0
+    num_mixtures = len(set(config["expert_layers"]))
+
+    num_norms = layers * (4 if config["use_post_normalization"] else 2) + 1
+    return (
+        embeddings
+        + layers * attention
+        + (layers - num_mixtures) * feed_forward
+        + num_mixtures * mixture
+        + num_norms * num_weights * hidden
     )
 
 

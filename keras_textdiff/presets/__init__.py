@@ -1,0 +1,7 @@
+"""Presets: found by name, read strictly, written safely."""
+
+from keras_textdiff.presets.locate import locate_preset
+from keras_textdiff.presets.reader import load_backbone, load_preprocessor, load_task
+from keras_textdiff.presets.writer import save_preset
+
+__all__ = ["load_backbone", "load_preprocessor", "load_task", "locate_preset", "save_preset"]

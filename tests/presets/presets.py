@@ -1,0 +1,61 @@
+"""What the tests of presets share: loading with this library's classes, and editing files."""
+
+import json
+import warnings
+
+from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.models import (
+    CausalLM,
+    CausalLMPreprocessor,
+    DiffusionLM,
+    DiffusionLMPreprocessor,
+)
+from keras_textdiff.presets import load_task
+from tests import tiny
+
+CLASSES = {
+    "task_classes": (DiffusionLM, CausalLM),
+    "backbone_classes": (TransformerBackbone,),
+    "preprocessor_classes": (DiffusionLMPreprocessor, CausalLMPreprocessor),
+}
+
+
+def load(directory, task_class=DiffusionLM, **kwargs):
+    return load_task(directory, task_class, **CLASSES, **kwargs)
+
+
+def logits(model, seed=0):
+    inputs = tiny.inputs(seed=seed)
+    inputs = {key: inputs[key] for key in ("token_ids", "padding_mask")}
+    return tiny.to_numpy(model(inputs)).astype("float32")
+
+
+def quantize(model, mode):
+    """Quantize a model, without Keras' warnings about layers that have no weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.quantize(mode)
+    return model
+
+
+def edit(directory, changes, names=("config.json",)):
+    """Set values in JSON files by their dotted places; the checksums go."""
+    (directory / "checksums.json").unlink(missing_ok=True)
+    for name in names:
+        path = directory / name
+        tree = json.loads(path.read_text())
+        for place, value in changes.items():
+            if name == "task.json" and "config.json" in names:
+                place = f"config.backbone.{place}"
+            *parents, last = place.split(".")
+            node = tree
+            for key in parents:
+                node = node[key]
+            node[last] = value
+        path.write_text(json.dumps(tree))
+
+
+def edit_backbone(directory, changes):
+    """Set values of the backbone's config in both files that hold it."""
+    changes = {f"config.{key}": value for key, value in changes.items()}
+    edit(directory, changes, ("config.json", "task.json"))
