@@ -58,9 +58,8 @@ def ar2diff(source, *, attention="bidirectional", block_length=None, logit_shift
     else:
         hint = " It is a diffusion model already." if isinstance(source, DiffusionLM) else ""
         raise ValueError(
-            f"`source` must be a keras_hub.models.CausalLM, a keras_textdiff."
-            f"models.CausalLM, a backbone of theirs, or {FORMS}. Got "
-            f"{type(source).__name__}.{hint}"
+            "`source` must be a keras_hub.models.CausalLM, a keras_textdiff.models.CausalLM, a "
+            f"backbone of theirs, or {FORMS}. Got {type(source).__name__}.{hint}"
         )
     backbone = convert_backbone(
         backbone, attention=attention, block_length=block_length, dtype=dtype

@@ -58,8 +58,9 @@ SOURCES = {
     "llama2 position scaling": lambda: models.LlamaBackbone(
         **BASE, rope_position_scaling_factor=4.0
     ),
-    "llama3.1": lambda: models.Llama3Backbone(**BASE, **LLAMA3_ROPE),
-    "llama3.2 tied": lambda: models.Llama3Backbone(**BASE, **LLAMA3_ROPE, tie_word_embeddings=True),
+    "llama3 scaled, tied": lambda: models.Llama3Backbone(
+        **BASE, **LLAMA3_ROPE, tie_word_embeddings=True
+    ),
     "mistral window": lambda: models.MistralBackbone(**WIDE, sliding_window=5),
     "mistral scaled": lambda: models.MistralBackbone(
         **BASE, sliding_window=None, rope_scaling_factor=4.0
@@ -137,10 +138,23 @@ SOURCES = {
 # KerasHub's Qwen attention returns from its fused branch before it applies the window, except
 # on tensorflow, which has no such branch. We apply what the configuration says.
 WINDOW_IGNORED = ("qwen2.5 window", "qwen3 window", "qwen3-moe window")
-ONE_PER_CLASS = (
-    "gpt2", "llama2", "llama3.1", "mistral window", "qwen2.5", "qwen3", "gemma2", "gemma3",
-    "phi3 su long", "smollm3", "mixtral", "qwen3-moe", "gpt-oss",
-)  # fmt: skip
+# Which class the first word of a source's name stands for.
+FAMILY_NAMES = {
+    "gpt2": "GPT2Backbone",
+    "llama2": "LlamaBackbone",
+    "llama3": "Llama3Backbone",
+    "mistral": "MistralBackbone",
+    "qwen2.5": "QwenBackbone",
+    "qwen3": "Qwen3Backbone",
+    "gemma1": "GemmaBackbone",
+    "gemma2": "GemmaBackbone",
+    "gemma3": "Gemma3Backbone",
+    "phi3": "Phi3Backbone",
+    "smollm3": "SmolLM3Backbone",
+    "mixtral": "MixtralBackbone",
+    "qwen3-moe": "Qwen3MoeBackbone",
+    "gpt-oss": "GptOssBackbone",
+}
 
 
 def make_source(name):

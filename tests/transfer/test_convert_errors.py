@@ -123,7 +123,7 @@ def test_lora_is_refused_and_merged_by_saving(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_quantized_source_is_refused():
-    source = make_source("gpt2")
+    source = keras_hub.models.GPT2Backbone(50, 1, 2, 8, 8, max_sequence_length=8)
     source.quantize("int8")
     with pytest.raises(ValueError, match=r"quantized \('int8' in layer .*without quantization"):
         convert_backbone(source)
