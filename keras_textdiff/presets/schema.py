@@ -199,7 +199,8 @@ def _check_class(value, where, classes, module=None):
     origin = str(value.get("module")).split(".")[0]
     if (
         cls is None
-        or cls.__name__ != value["class_name"]
+        or value["class_name"] != cls.__name__
+        or value.get("registered_name") not in (found, None)
         or origin != (module or cls.__module__.split(".")[0])
     ):
         got = f"{value.get('module')}.{value['class_name']}"

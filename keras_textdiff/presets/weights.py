@@ -167,6 +167,15 @@ def _open(folder, name):
         yield file
 
 
+@contextlib.contextmanager
+def _damage(where):
+    """Turn whatever h5py raises on a damaged file into a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{where}: damaged: {error}. {FIX}") from error
+
+
 def _datasets(file, where):
     """Yield path and dataset of everything in an HDF5 file; links are not followed."""
     seen, stack = set(), [("", file, 0)]
@@ -174,14 +183,18 @@ def _datasets(file, where):
         path, group, depth = stack.pop()
         if depth > MAXIMUM_GROUP_DEPTH:
             raise ValueError(f"{where}: groups nested deeper than {MAXIMUM_GROUP_DEPTH} levels.")
-        for key in group:
+        with _damage(f"{where}: the group {path!r}"):
+            links = {key: group.get(key, getlink=True, getclass=True) for key in group}
+        for key, link in links.items():
             place = f"{path}{key}"
-            if group.get(key, getlink=True, getclass=True) is not h5py.HardLink:
+            if link is not h5py.HardLink:
                 raise ValueError(f"{where}: {place!r} is a link, which is not allowed.")
-            child = group[key]
-            if child.id in seen:
+            with _damage(f"{where}: {place!r}"):
+                child = group[key]
+                is_new = child.id not in seen
+                seen.add(child.id)
+            if not is_new:
                 raise ValueError(f"{where}: {place!r} is in the file under another name too.")
-            seen.add(child.id)
             if isinstance(child, h5py.Group):
                 stack.append((f"{place}/", child, depth + 1))
             elif isinstance(child, h5py.Dataset):
@@ -192,21 +205,21 @@ def _datasets(file, where):
 
 def _check_dataset(dataset, variable, where):
     """Raise a ValueError where an array cannot become the variable's value."""
-    if tuple(dataset.shape or ()) != tuple(variable.shape):
-        raise ValueError(
-            f"{where} has the shape {dataset.shape}; the model needs {tuple(variable.shape)}."
-        )
-    if dataset.external or dataset.is_virtual:
+    with _damage(where):
+        shape, dtype = tuple(dataset.shape or ()), dataset.dtype
+        is_elsewhere = dataset.external or dataset.is_virtual
+        is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16"
+    if shape != tuple(variable.shape):
+        raise ValueError(f"{where} has the shape {shape}; the model needs {variable.shape}.")
+    if is_elsewhere:
         raise ValueError(f"{where} is stored in another file, which is not allowed.")
-    is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16"
-    if is_bfloat16 != (dataset.dtype.kind == "V") or dataset.dtype.kind not in "fiubV":
-        raise ValueError(f"{where} has the unknown dtype {dataset.dtype}.")
-    if is_bfloat16 and dataset.dtype.itemsize != 2:
-        raise ValueError(f"{where} has the unknown dtype {dataset.dtype}.")
-    is_float = dataset.dtype.kind in "fV"
+    plain = dtype.kind in "fiub" and not is_bfloat16
+    if not plain and not (is_bfloat16 and dtype == np.dtype("V2")):
+        raise ValueError(f"{where} has the unknown dtype {dtype}.")
+    is_float = dtype.kind in "fV"
     if is_float != keras.backend.is_float_dtype(variable.dtype):
         raise ValueError(
-            f"{where} has the dtype {dataset.dtype}; the model needs {variable.dtype}. Weights "
+            f"{where} has the dtype {dtype}; the model needs {variable.dtype}. Weights "
             "and config.json differ in their quantization."
         )
     if not is_float:
@@ -227,12 +240,13 @@ def _check_dataset(dataset, variable, where):
 
 def _blocks(dataset, where):
     """Yield the first index and the values of parts of a dataset, a bounded amount at a time."""
-    try:
-        if dataset.ndim == 0:
-            yield 0, np.asarray(dataset[()])
-            return
-        rows = max(1, BLOCK_ELEMENTS // max(1, int(np.prod(dataset.shape[1:]))))
-        for start in range(0, dataset.shape[0], rows):
-            yield start, dataset[start : start + rows]
-    except OSError as error:
-        raise ValueError(f"{where} cannot be read: {error}. {FIX}") from error
+    if dataset.ndim == 0:
+        with _damage(where):
+            block = np.asarray(dataset[()])
+        yield 0, block
+        return
+    rows = max(1, BLOCK_ELEMENTS // max(1, int(np.prod(dataset.shape[1:]))))
+    for start in range(0, dataset.shape[0], rows):
+        with _damage(where):
+            block = dataset[start : start + rows]
+        yield start, block
