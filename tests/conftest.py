@@ -9,10 +9,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import pytest
 
+if keras.config.backend() == "jax":
+    import jax
+
+    # Hundreds of tiny models are compiled once each: compile fast rather than well.
+    jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture(autouse=True)
 def _same_start():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # collecting garbage takes longer than a test
     keras.utils.set_random_seed(0)
 
 

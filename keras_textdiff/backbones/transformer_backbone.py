@@ -6,6 +6,7 @@ import keras
 import keras_hub
 from keras import ops
 
+from keras_textdiff import presets
 from keras_textdiff.backbones.attention_masks import ATTENTION_MODES
 from keras_textdiff.backbones.layers.feature_normalization import (
     NORMALIZATIONS,
@@ -194,9 +195,7 @@ class TransformerBackbone(keras_hub.models.Backbone):
             self.sliding_window_rotary_embedding = RotaryEmbedding(
                 head_dim, sliding_window_rope, name="sliding_window_rotary_embedding", dtype=dtype
             )
-        self.transformer_layers = [
-            _make_block(config, index, dtype) for index in range(num_layers)
-        ]
+        self.transformer_layers = [_make_block(config, index, dtype) for index in range(num_layers)]
         self.layer_norm = FeatureNormalization(
             normalization, normalization_epsilon, dtype=dtype, name="layer_norm"
         )
@@ -296,6 +295,27 @@ class TransformerBackbone(keras_hub.models.Backbone):
             `(hidden states (B, L, D), updated cache)`.
         """
         return self._forward(inputs, cache, cache_index)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Load a backbone from a preset of ours, checked as `presets.load_backbone` says.
+
+        Args:
+            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
+            load_weights: bool, whether to load the weights; otherwise they are random.
+            **kwargs: "dtype", "maximum_gigabytes", and constructor arguments in place of the
+                saved ones (`attention="causal"`).
+
+        Returns:
+            `TransformerBackbone`.
+        """
+        return presets.load_backbone(
+            preset, backbone_classes=(cls,), load_weights=load_weights, **kwargs
+        )
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save as a preset, see `presets.save_preset`."""
+        presets.save_preset(self, preset_dir, max_shard_size=max_shard_size)
 
     def get_config(self):
         """Return the constructor's arguments."""

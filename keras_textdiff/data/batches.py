@@ -24,6 +24,10 @@ class BatchChecker:
 
     def __init__(self, vocabulary_size):
         self.vocabulary_size = vocabulary_size
+        self.reset()
+
+    def reset(self):
+        """Start the count of rows anew."""
         self.num_rows = 0
         self.num_unsupervised_rows = 0
 
@@ -210,12 +214,14 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
     Returns:
         A `PyDataset`, grain dataset or generator of tokenized batches.
     """
-    if isinstance(x, (ExampleBatches, PreparedBatches, _Restartable)):
+    if isinstance(x, (ExampleBatches, PreparedBatches)):  # `fit` evaluates what it was given
         return x
     if isinstance(x, (str, bytes)):
         raise ValueError("Pass a list of strings. Got one string.")
     if isinstance(x, (list, tuple, dict, np.ndarray)) or hasattr(x, "__array__"):
-        batch_size = check_integer("batch_size", 32 if batch_size is None else batch_size, minimum=1)
+        batch_size = check_integer(
+            "batch_size", 32 if batch_size is None else batch_size, minimum=1
+        )
         examples = x if isinstance(x, dict) else list(x)
         if num_examples(examples) == 0:
             raise ValueError("There is nothing to train or evaluate on: got no examples.")
@@ -231,6 +237,8 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
         return PreparedBatches(x, prepare)
     if isinstance(x, types.GeneratorType) or hasattr(x, "__next__"):
         return _generate(x, prepare, num_steps)
+    if isinstance(x, (grain.MapDataset, grain.IterDataset)):
+        return x.map(lambda batch: prepare(batch, 0))
     if hasattr(x, "as_numpy_iterator"):  # tf.data
         x = _Iterable(x.as_numpy_iterator)
     if hasattr(x, "__iter__"):
@@ -264,7 +272,7 @@ def _generate(iterator, prepare, num_steps):
                     "read again."
                 ) from None
             return
-        yield prepare(batch, 0)
+        yield (prepare(batch, 0),)  # Keras wants tuples from a generator
 
 
 def num_examples(examples):

@@ -12,8 +12,8 @@ from keras_textdiff.utils.registration import register
 class CausalLM(TextTask, keras_hub.models.CausalLM):
     """An autoregressive language model: next-token training and cached generation.
 
-    `generate` is `keras_hub.models.CausalLM.generate`: greedy, temperature, top-k, top-p, beam
-    and every other KerasHub sampler.
+    `generate` is `keras_hub.models.CausalLM.generate`: greedy, temperature, top-k, top-p and
+    beam sampling by KerasHub's samplers.
 
     Args:
         backbone: `TransformerBackbone` with attention "causal".
@@ -38,8 +38,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if backbone.attention != "causal":
             raise ValueError(
-                "A CausalLM needs a backbone with attention='causal'. Got "
-                f"{backbone.attention!r}."
+                f"A CausalLM needs a backbone with attention='causal'. Got {backbone.attention!r}."
             )
         super().__init__(backbone, preprocessor, **kwargs)
 
@@ -109,6 +108,11 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             stops = ops.cast(ops.logical_and(stops, ops.logical_not(prompt_mask)), "int32")
             padding_mask = ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)
         return {"token_ids": token_ids, "padding_mask": padding_mask}
+
+    def quantize(self, mode, **kwargs):
+        """Quantize the backbone's weights, see `TextTask.quantize`."""
+        super().quantize(mode, **kwargs)
+        self.generate_function = None
 
     def get_compile_config(self):
         """Return the arguments of `compile` as a serializable dict."""

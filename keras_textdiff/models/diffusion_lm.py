@@ -87,9 +87,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
         hidden_states = super().hidden_states(inputs, training)
         if self.logit_shift:  # position i reads i - 1, and the first position itself
-            hidden_states = ops.concatenate(
-                [hidden_states[:, :1], hidden_states[:, :-1]], axis=1
-            )
+            hidden_states = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
         return hidden_states
 
     def generate(
@@ -150,9 +148,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             outputs = outputs[0] if scalar else outputs
         return (outputs, trajectory) if return_trajectory else outputs
 
-    def infill(
-        self, inputs, lengths, *, seed=None, batch_size=None, return_trajectory=False
-    ):
+    def infill(self, inputs, lengths, *, seed=None, batch_size=None, return_trajectory=False):
         """Write the gaps between given pieces of text.
 
         Args:
@@ -337,7 +333,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         self._compiled_functions.clear()
 
     def quantize(self, mode, **kwargs):
-        """Quantize the weights, "int8" for one byte each, see `keras.Model.quantize`."""
+        """Quantize the backbone's weights, see `TextTask.quantize`."""
         super().quantize(mode, **kwargs)
         self._compiled_functions.clear()
 

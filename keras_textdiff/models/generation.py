@@ -53,23 +53,27 @@ def row_keys(rows, num_canvases):
     return [(*key, n) for key in random.row_keys(contents) for n in range(num_canvases)]
 
 
-def make_canvases(rows, keys, vocabulary_size, sampler, seed):
+def make_canvases(rows, keys, backbone, sampler, seed):
     """Fill target positions with noise, and draw the noise of the loop.
 
     Args:
         rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(R, L)`.
         keys: list of R keys, see `row_keys`.
-        vocabulary_size: int V.
+        backbone: `TransformerBackbone`.
         sampler: `Sampler`.
         seed: int.
 
     Returns:
-        Dict of arrays for the compiled loop, L padded to a multiple of `LENGTH_BUCKET`.
+        Dict of arrays for the compiled loop, L padded to a multiple of `LENGTH_BUCKET` (or to
+        the backbone's learned positions, where these are fewer).
     """
     length = rows["token_ids"].shape[1]
+    padded_length = length + -length % LENGTH_BUCKET
+    if backbone.num_learned_positions is not None:
+        padded_length = min(padded_length, backbone.num_learned_positions)
     noise_ids = np.stack(
         [
-            random.generator("canvas", seed, *key).integers(0, vocabulary_size, length)
+            random.generator("canvas", seed, *key).integers(0, backbone.vocabulary_size, length)
             for key in keys
         ]
     )
@@ -77,7 +81,7 @@ def make_canvases(rows, keys, vocabulary_size, sampler, seed):
     noise = sampler.draw_noise(seed, keys, length)
     inputs = {**rows, "token_ids": canvas, **noise}
     for name, value in inputs.items():
-        widths = [(0, 0)] * (value.ndim - 1) + [(0, -length % LENGTH_BUCKET)]
+        widths = [(0, 0)] * (value.ndim - 1) + [(0, padded_length - length)]
         inputs[name] = np.pad(value, widths, constant_values=0.5 if name in noise else 0)
     return inputs
 
@@ -120,8 +124,7 @@ def run_sampler(model, sampler, rows, *, seed, batch_size, return_trajectory, ca
             for name, value in rows.items()
         }
         part_keys = keys[start * num_canvases : (start + batch_size) * num_canvases]
-        vocabulary_size = model.backbone.vocabulary_size
-        outputs = compiled(make_canvases(part, part_keys, vocabulary_size, sampler, seed))
+        outputs = compiled(make_canvases(part, part_keys, model.backbone, sampler, seed))
         failed_step = int(outputs.pop("failed_step"))
         if failed_step >= 0:
             raise ValueError(

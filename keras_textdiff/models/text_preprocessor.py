@@ -3,6 +3,7 @@
 import keras_hub
 import numpy as np
 
+from keras_textdiff import presets
 from keras_textdiff.data.packing import pack_rows
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer
@@ -31,6 +32,16 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         self.sequence_length = check_integer("sequence_length", sequence_length, minimum=2)
         self.add_start_token = bool(add_start_token)
         self.built = True
+
+    @classmethod
+    def from_preset(cls, preset, **kwargs):
+        """Load a preprocessor from a preset of ours, or around a preset's tokenizer.
+
+        Args:
+            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
+            **kwargs: arguments of the constructor in place of the saved ones.
+        """
+        return presets.load_preprocessor(preset, cls, preprocessor_classes=(cls,), **kwargs)
 
     @property
     def end_token_id(self):
@@ -92,16 +103,14 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         """
         if y is not None or sample_weight is not None:
             raise ValueError(
-                "Text diffusion makes its own targets: pass `x` alone. Got `y` or "
-                "`sample_weight`."
+                "Text diffusion makes its own targets: pass `x` alone. Got `y` or `sample_weight`."
             )
         length = self.sequence_length if sequence_length is None else sequence_length
         end = [self.end_token_id]
         if isinstance(x, dict):
             if set(x) != {"prompts", "responses"}:
                 raise ValueError(
-                    "A dict of texts needs exactly 'prompts' and 'responses'. "
-                    f"Got {sorted(x)}."
+                    f"A dict of texts needs exactly 'prompts' and 'responses'. Got {sorted(x)}."
                 )
             prefixes = self.tokenize_prompts(_as_list(x["prompts"]))
             targets = [row + end for row in self.tokenize(_as_list(x["responses"]))]

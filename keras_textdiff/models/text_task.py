@@ -1,12 +1,16 @@
 """What AR and diffusion models share: training on anything, objectives, presets."""
 
+import contextlib
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_textdiff import objectives
+from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BATCH_KEYS, BatchChecker, make_batches
+from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
 
@@ -84,7 +88,8 @@ class TextTask:
                 f"Attention {self.backbone.attention!r} needs the inputs {sorted(names)}. "
                 f"Missing: {missing}."
             )
-        return self.backbone({name: inputs[name] for name in names}, training=training)
+        tensors = {name: ops.convert_to_tensor(inputs[name]) for name in names}
+        return self.backbone(tensors, training=training)
 
     def call(self, inputs, training=None, mask=None):
         """Return logits `(B, L, V)`, or, where `inputs` has a "target_mask", the objective."""
@@ -173,6 +178,7 @@ class TextTask:
             ValueError: before the first step, for anything that cannot be trained on.
         """
         _check_fit_arguments(y, kwargs)
+        _check_optimizer(self.optimizer, self.trainable_variables)
         num_steps = None if steps_per_epoch is None else steps_per_epoch * epochs
         batches, checker = self._make_batches(
             x, batch_size=batch_size, shuffle=shuffle, num_steps=num_steps
@@ -180,15 +186,18 @@ class TextTask:
         if validation_data is not None:
             size = kwargs.pop("validation_batch_size", None) or batch_size
             validation_data, _ = self._make_batches(validation_data, batch_size=size)
-        history = keras.Model.fit(
-            self,
-            batches,
-            epochs=epochs,
-            validation_data=validation_data,
-            steps_per_epoch=steps_per_epoch,
-            shuffle=False,
-            **kwargs,
-        )
+        callbacks = [_CountRows(checker), *_as_list(kwargs.pop("callbacks", None))]
+        with _no_surprise_at_the_end(steps_per_epoch):
+            history = keras.Model.fit(
+                self,
+                batches,
+                epochs=epochs,
+                validation_data=validation_data,
+                steps_per_epoch=steps_per_epoch,
+                shuffle=False,
+                callbacks=callbacks,
+                **kwargs,
+            )
         checker.warn()
         return history
 
@@ -200,7 +209,11 @@ class TextTask:
         self.seed_generator.state.assign(fixed)
         try:
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-            results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
+            if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
+                callbacks = _as_list(kwargs.pop("callbacks", None))
+                kwargs["callbacks"] = [_CountRows(checker), *callbacks]
+            with _no_surprise_at_the_end(steps):
+                results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
             self.seed_generator.state.assign(state)
         checker.warn()
@@ -209,10 +222,10 @@ class TextTask:
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        batches = (
-            {key: batch[key] for key in BATCH_KEYS if key != "target_mask"} for batch in batches
-        )
-        return keras.Model.predict(self, batches, steps=steps, **kwargs)
+        names = [key for key in BATCH_KEYS if key != "target_mask"]
+        batches = (({name: batch[name] for name in names},) for batch in _unpack_batches(batches))
+        with _no_surprise_at_the_end(steps):
+            return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
     # === Configuration ===
 
@@ -241,6 +254,62 @@ class TextTask:
         """
         self.backbone.enable_lora(rank, target_layer_names=target_layer_names)
 
+    def quantize(self, mode, **kwargs):
+        """Quantize the backbone's weights.
+
+        Args:
+            mode: "int8" for one byte each, or another mode of `keras.Model.quantize`.
+            **kwargs: see `keras.Model.quantize`.
+        """
+        with warnings.catch_warnings():  # layers without weights have nothing to quantize
+            warnings.filterwarnings("ignore", message=r"Layer .* does not have a `quantize`")
+            self.backbone.quantize(mode, **kwargs)
+        self.train_function = self.test_function = self.predict_function = None
+
+    # === Presets ===
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Load a model from a preset folder that `save_to_preset` wrote.
+
+        Everything is checked before anything is built: classes, types and sizes of all
+        arguments, checksums, and that the weights are finite.
+
+        Args:
+            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
+            load_weights: bool, whether to load the weights; otherwise they are random.
+            **kwargs: "dtype", "maximum_gigabytes" (memory that the weights may take), and
+                arguments of the constructor in place of the saved ones.
+
+        Returns:
+            A model of this class, compiled with its defaults.
+
+        Raises:
+            ValueError: for whatever is wrong with the preset, or an unknown argument.
+        """
+        return presets.load_task(
+            preset,
+            cls,
+            task_classes=tuple(TextTask.__subclasses__()),
+            backbone_classes=(TransformerBackbone,),
+            preprocessor_classes=tuple(TextPreprocessor.__subclasses__()),
+            load_weights=load_weights,
+            **kwargs,
+        )
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Save weights, configuration and tokenizer as a preset that KerasHub can read too.
+
+        Args:
+            preset_dir: str or path of a new folder, or of a preset that is replaced.
+            max_shard_size: float, largest size of a weights file in GB; None for one file.
+
+        Raises:
+            ValueError: before anything is written, for weights with NaN or inf, or a folder
+                with other files.
+        """
+        presets.save_preset(self, preset_dir, max_shard_size=max_shard_size)
+
 
 class _Holder:
     """Keeps an objective and its metrics out of Keras' attribute tracking.
@@ -251,6 +320,44 @@ class _Holder:
     def __init__(self, objective):
         self.objective = objective
         self.metrics = {name: keras.metrics.Mean(name=name) for name in objective.metric_names}
+
+
+class _CountRows(keras.callbacks.Callback):
+    """Starts the checker's count where a run starts: Keras reads some batches before it."""
+
+    def __init__(self, checker):
+        super().__init__()
+        self.checker = checker
+
+    def on_train_begin(self, logs=None):
+        self.checker.reset()
+
+    def on_test_begin(self, logs=None):
+        self.checker.reset()
+
+
+@contextlib.contextmanager
+def _no_surprise_at_the_end(steps):
+    """Silence Keras where a dataset of unknown length ends and no length was promised."""
+    with warnings.catch_warnings():
+        if steps is None:
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+        yield
+
+
+def _as_list(callbacks):
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+def _unpack_batches(batches):
+    if isinstance(batches, keras.utils.PyDataset):
+        iterator = (batches[index] for index in range(len(batches)))
+    else:
+        iterator = iter(batches)
+    for batch in iterator:
+        yield batch[0] if isinstance(batch, tuple) else batch
 
 
 def _check_fit_arguments(y, kwargs):
@@ -264,14 +371,30 @@ def _check_fit_arguments(y, kwargs):
         raise ValueError("Split the data yourself and pass `validation_data`.")
 
 
+def _check_optimizer(optimizer, variables):
+    """Refuse what Keras would run without changing a weight."""
+    beta = getattr(optimizer, "beta_2", None)
+    for variable in variables:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if isinstance(beta, float) and dtype in ("bfloat16", "float16"):
+            if float(ops.convert_to_numpy(ops.cast(ops.cast(beta, dtype), "float32"))) == 1.0:
+                raise ValueError(
+                    f"{type(optimizer).__name__} cannot train {dtype} weights: its beta_2 of "
+                    f"{beta} rounds to 1, and no weight would change. Load the model with "
+                    f"dtype='mixed_{dtype}' (float32 weights, {dtype} computations)."
+                )
+            return
+
+
 def _check_vocabularies(backbone, tokenizer):
-    if tokenizer is None:
+    try:
+        size = tokenizer.vocabulary_size()
+    except ValueError:  # its vocabulary is loaded after it, from a saved file
         return
-    size = tokenizer.vocabulary_size()
     if size > backbone.vocabulary_size:
         raise ValueError(
-            f"The tokenizer has {size} tokens and the backbone's vocabulary {backbone.vocabulary_size}. "
-            "Use the tokenizer that the backbone was trained with."
+            f"The tokenizer has {size} tokens and the backbone's vocabulary "
+            f"{backbone.vocabulary_size}. Use the tokenizer that the backbone was trained with."
         )
 
 

@@ -183,7 +183,7 @@ def output_matrix(embedding):
         if mode == "int8":
             return ops.divide(
                 ops.cast(embedding._embeddings, embedding.compute_dtype),
-                ops.cast(embedding.embeddings_scale, embedding.compute_dtype),
+                ops.cast(embedding.embeddings_scale, embedding.compute_dtype)[:, None],
             )
         return ops.cast(embedding.embeddings, embedding.compute_dtype)
     matrix = ops.cast(embedding.reverse_embeddings, embedding.compute_dtype)

@@ -43,9 +43,7 @@ class Sundae(Objective):
 
     def __init__(self, num_unroll_steps=1, unroll_temperature=0.0, corruption="uniform"):
         self.num_unroll_steps = check_integer("num_unroll_steps", num_unroll_steps, minimum=0)
-        self.unroll_temperature = check_number(
-            "unroll_temperature", unroll_temperature, minimum=0
-        )
+        self.unroll_temperature = check_number("unroll_temperature", unroll_temperature, minimum=0)
         self.corruption = corruptions.get(corruption)
 
     def __call__(self, denoiser, batch):

@@ -136,9 +136,7 @@ class Sampler(abc.ABC):
                 name: ops.take(ops.convert_to_tensor(inputs[name]), step, axis=0)
                 for name in self.noise_streams
             }
-            candidates, confidence = self.update(
-                step, canvas, logits, noise, target_mask, denoiser
-            )
+            candidates, confidence = self.update(step, canvas, logits, noise, target_mask, denoiser)
             writable = ops.logical_and(target_mask, active[:, None])
             updated = ops.where(writable, candidates, canvas)
             scores = ops.where(active, score, scores)

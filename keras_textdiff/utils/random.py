@@ -52,9 +52,7 @@ def row_keys(rows):
     seen = {}
     keys = []
     for row in rows:
-        digest = hashlib.blake2b(
-            np.asarray(row, dtype="<i8").tobytes(), digest_size=16
-        ).hexdigest()
+        digest = hashlib.blake2b(np.asarray(row, dtype="<i8").tobytes(), digest_size=16).hexdigest()
         occurrence = seen.get(digest, 0)
         seen[digest] = occurrence + 1
         keys.append((digest, occurrence))

@@ -1,16 +1,9 @@
 import shutil
 
-import keras
 import pytest
 
 from keras_textdiff.presets import save_preset
 from tests import tiny
-
-
-@pytest.fixture(autouse=True)
-def _same_start():
-    keras.utils.clear_session(free_memory=False)  # collecting garbage takes longer than a test
-    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,7 @@ def check_rope(name, rope, head_dim):
     keys = set(rope) - {"scaling"}
     if keys != needed:
         raise ValueError(
-            f"`{name}` with scaling {scaling!r} takes exactly {sorted(needed)}. "
-            f"Got {sorted(keys)}."
+            f"`{name}` with scaling {scaling!r} takes exactly {sorted(needed)}. Got {sorted(keys)}."
         )
     for key, value in rope.items():
         values = value if isinstance(value, (list, tuple)) else [value]

@@ -68,10 +68,9 @@ class TransformerBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         """Build the sublayers for inputs `(B, L, D)`."""
-        for name in self._norm_names:
-            getattr(self, name).build(input_shape)
-        self.self_attention.build(input_shape)
-        self.feed_forward.build(input_shape)
+        sublayers = [getattr(self, name) for name in self._norm_names]
+        for layer in (*sublayers, self.self_attention, self.feed_forward):
+            layer.build(input_shape)
         self.built = True
 
     def call(
@@ -140,8 +139,8 @@ class TransformerBlock(keras.layers.Layer):
         """Return the constructor's arguments."""
         return {
             **super().get_config(),
-            "self_attention": keras.layers.serialize(self.self_attention),
-            "feed_forward": keras.layers.serialize(self.feed_forward),
+            "self_attention": _serialize_unbuilt(self.self_attention),
+            "feed_forward": _serialize_unbuilt(self.feed_forward),
             "normalization": self.normalization,
             "normalization_epsilon": self.normalization_epsilon,
             "use_post_normalization": self.use_post_normalization,
@@ -156,3 +155,10 @@ class TransformerBlock(keras.layers.Layer):
         for name in ("self_attention", "feed_forward"):
             config[name] = keras.layers.deserialize(config[name])
         return cls(**config)
+
+
+def _serialize_unbuilt(layer):
+    """Return a sublayer's config without its build config: the block builds it."""
+    config = keras.layers.serialize(layer)
+    config.pop("build_config", None)
+    return config

@@ -1,0 +1,76 @@
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.tiny import TEXTS, to_numpy
+
+PROMPTS = ["the cat", "a", "one two"]
+
+
+def greedy(model, prompt, length):
+    """Generate without a cache, one full call a token."""
+    tokens = model.preprocessor.tokenize_prompts([prompt])[0]
+    while len(tokens) < length:
+        row = np.array([tokens + [0] * (length - len(tokens))])
+        logits = to_numpy(model({"token_ids": row, "padding_mask": np.arange(length)[None] >= 0}))
+        tokens.append(int(logits[0, len(tokens) - 1].argmax()))
+        if tokens[-1] == model.preprocessor.end_token_id:
+            break
+    return model.preprocessor.detokenize([tokens])[0]
+
+
+def test_cached_greedy_generation_equals_uncached():
+    model = tiny.causal_lm()
+    model.compile(sampler="greedy")
+    expected = [greedy(model, prompt, 16) for prompt in PROMPTS]
+    assert model.generate(PROMPTS, max_length=16) == expected
+    assert [model.generate(prompt, max_length=16) for prompt in PROMPTS] == expected
+    assert len(set(expected)) == 3
+    assert any(len(text) > len(p) for text, p in zip(expected, PROMPTS, strict=True))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "top_k",
+        keras_hub.samplers.TopPSampler(p=0.9, seed=1),
+        keras_hub.samplers.RandomSampler(temperature=0.5, seed=1),
+        keras_hub.samplers.BeamSampler(num_beams=2),
+    ],
+)
+def test_keras_hub_samplers_write_text(sampler):
+    model = tiny.causal_lm()
+    model.compile(sampler=sampler, jit_compile=tiny.JIT)
+    texts = model.generate(PROMPTS, max_length=12)
+    assert all(text.startswith(prompt) for text, prompt in zip(texts, PROMPTS, strict=True))
+    stripped = model.generate(PROMPTS, max_length=12, strip_prompt=True)
+    assert all(isinstance(text, str) for text in stripped)
+
+
+def test_loss_equals_keras():
+    model = tiny.causal_lm()
+    model.compile(jit_compile=tiny.JIT)
+    rows = model.preprocessor(TEXTS)
+    logits = to_numpy(model({key: rows[key] for key in ("token_ids", "padding_mask")}))
+    losses = to_numpy(
+        keras.losses.sparse_categorical_crossentropy(
+            rows["token_ids"][:, 1:], logits[:, :-1], from_logits=True
+        )
+    )
+    expected = losses[rows["target_mask"][:, 1:]].mean()
+    result = model.evaluate(TEXTS, batch_size=4, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_bad_prompts_are_refused():
+    model = tiny.causal_lm()
+    assert model.generate([]) == []
+    with pytest.raises(ValueError, match="Prompt 0 has"):
+        model.generate("the cat in the hat", max_length=4)
+    with pytest.raises(ValueError, match="`max_length`"):
+        model.generate("a", max_length=0)
+    model.preprocessor.add_start_token = False
+    with pytest.raises(ValueError, match="no tokens"):
+        model.generate([""])

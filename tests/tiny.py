@@ -1,0 +1,82 @@
+"""Tiny models and a tokenizer that every test can afford, the same on every backend."""
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.models import (
+    CausalLM,
+    CausalLMPreprocessor,
+    DiffusionLM,
+    DiffusionLMPreprocessor,
+)
+
+BACKBONE = {
+    "vocabulary_size": 33,
+    "num_layers": 2,
+    "num_query_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "hidden_dim": 32,
+    "intermediate_dim": 48,
+    "rope": {"theta": 10000.0},
+}
+# Eager jax and XLA on tensorflow are both slow for tiny models.
+JIT = keras.config.backend() == "jax"
+TEXTS = {
+    "prompts": ["the cat", "a dog", "one", "the hen is"],
+    "responses": [" in the hat", " on a log", " two three", " thin"],
+}
+
+
+def tokenizer():
+    """A byte-pair tokenizer of lower-case letters and a few merges, 32 tokens."""
+    tokens = ["<|endoftext|>", *map(chr, range(97, 123)), "Ġ", "th", "the", "in", "Ġthe"]
+    return keras_hub.models.GPT2Tokenizer(
+        vocabulary={token: index for index, token in enumerate(tokens)},
+        merges=["t h", "th e", "i n", "Ġ the"],
+    )
+
+
+def set_weights(model, seed=0, scale=0.5):
+    """Set all float weights to numbers drawn by NumPy, equal on every backend."""
+    rng = np.random.default_rng(seed)
+    for weight in sorted(model.trainable_variables, key=lambda weight: weight.path):
+        value = rng.normal(0, scale, weight.shape).astype("float32")
+        weight.assign(value + 1 if weight.path.endswith("scale") else value)
+
+
+def backbone(seed=0, scale=0.5, **config):
+    model = TransformerBackbone(**{**BACKBONE, **config})
+    set_weights(model, seed, scale)
+    return model
+
+
+def diffusion_lm(sequence_length=24, seed=0, scale=0.5, **config):
+    preprocessor = DiffusionLMPreprocessor(tokenizer(), sequence_length=sequence_length)
+    return DiffusionLM(backbone(seed, scale, **config), preprocessor)
+
+
+def causal_lm(sequence_length=24, seed=0, scale=0.5, **config):
+    preprocessor = CausalLMPreprocessor(tokenizer(), sequence_length=sequence_length)
+    return CausalLM(backbone(seed, scale, attention="causal", **config), preprocessor)
+
+
+def inputs(batch_size=2, length=10, seed=0, vocabulary_size=33):
+    """Random token ids; the second row ends early, the first three positions are prompt."""
+    rng = np.random.default_rng(seed)
+    padding_mask = np.ones((batch_size, length), bool)
+    padding_mask[1, length - 3 :] = False
+    prompt_mask = np.zeros((batch_size, length), bool)
+    prompt_mask[:, :3] = True
+    return {
+        "token_ids": rng.integers(0, vocabulary_size, (batch_size, length)).astype("int32"),
+        "padding_mask": padding_mask,
+        "prompt_mask": prompt_mask,
+        "target_mask": padding_mask & ~prompt_mask,
+    }
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
