@@ -23,7 +23,7 @@ TORCH = "torch==2.13.0"
 
 def environment(directory, extras):
     """Create or update the virtual environment and return its Python."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (run by whatever python3 is)
         sys.exit(f"Python 3.11 or newer is needed. This is {sys.version.split()[0]}.")
     python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = directory / f"installed-{extras}"
