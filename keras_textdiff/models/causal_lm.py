@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
 from keras_textdiff.models.text_task import TextTask
+from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
 
 
@@ -50,9 +51,14 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             objective: name or object, see `keras_textdiff.objectives`.
             sampler: name or `keras_hub.samplers.Sampler`.
             **kwargs: see `keras.Model.compile`; losses and metrics come from the objective.
+
+        Raises:
+            ValueError: for a sampler whose temperature, `k` or `p` cannot work.
         """
+        sampler = keras_hub.samplers.get(sampler)
+        _check_sampler(sampler)
         super().compile(optimizer, objective=objective, **kwargs)
-        self.sampler = keras_hub.samplers.get(sampler)
+        self.sampler = sampler
         self.generate_function = None
 
     def generate(self, inputs, max_length=None, stop_token_ids="auto", strip_prompt=False):
@@ -118,3 +124,17 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         """Return the arguments of `compile` as a serializable dict."""
         sampler = keras_hub.samplers.serialize(self.sampler)
         return {**super().get_compile_config(), "sampler": sampler}
+
+
+def _check_sampler(sampler):
+    """Refuse options that KerasHub accepts and then fails on, or silently misreads."""
+    options = sampler.get_config()
+    checks = {
+        "temperature": lambda name, value: check_number(name, value, minimum=1e-6),
+        "k": lambda name, value: check_integer(name, value, minimum=1),
+        "p": lambda name, value: check_number(name, value, minimum=1e-6, maximum=1),
+        "num_beams": lambda name, value: check_integer(name, value, minimum=1),
+    }
+    for name, check in checks.items():
+        if options.get(name) is not None:
+            check(f"{type(sampler).__name__}.{name}", options[name])

@@ -74,3 +74,19 @@ def test_bad_prompts_are_refused():
     model.preprocessor.add_start_token = False
     with pytest.raises(ValueError, match="no tokens"):
         model.generate([""])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (keras_hub.samplers.TopPSampler(p=1.5), r"TopPSampler.p` must be at most 1"),
+        (keras_hub.samplers.TopPSampler(p=0.0), r"TopPSampler.p` must be at least"),
+        (keras_hub.samplers.TopPSampler(p=0.9, k=0), r"TopPSampler.k` must be at least 1"),
+        (keras_hub.samplers.TopKSampler(k=0), r"TopKSampler.k` must be at least 1"),
+        (keras_hub.samplers.RandomSampler(temperature=-1.0), r"temperature` must be at least"),
+        (keras_hub.samplers.BeamSampler(num_beams=0), r"num_beams` must be at least 1"),
+    ],
+)
+def test_samplers_that_cannot_work_are_refused(sampler, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.causal_lm().compile(sampler=sampler)
