@@ -15,8 +15,14 @@ MODELS = {"diffusion": tiny.diffusion_lm, "causal": tiny.causal_lm}
 
 def make(kind, **options):
     model = MODELS[kind](scale=0.1)
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=tiny.JIT, **options)
+    options = {"jit_compile": tiny.JIT, **options}
+    model.compile(keras.optimizers.Adam(0.01), **options)
     return model
+
+
+def make_eager():
+    """A model for a few steps, for which tensorflow's tracing takes longest of all."""
+    return make("diffusion", run_eagerly=keras.config.backend() == "tensorflow")
 
 
 def tokenized(kind="diffusion"):
@@ -89,7 +95,7 @@ SOURCES = [
 @pytest.mark.parametrize("source", SOURCES)
 def test_fit_takes(source):
     x, batch_size = sources()[source]()
-    model = make("diffusion")
+    model = make_eager()
     steps = 2 if source in ("generator", "list of batches") else None
     seen = []
 
@@ -115,7 +121,7 @@ def test_a_model_learns_a_few_texts(kind):
 
 
 def test_metrics_name_both_steps():
-    history = make("diffusion").fit(TEXTS, batch_size=4, verbose=0).history
+    history = make_eager().fit(TEXTS, batch_size=4, verbose=0).history
     names = {"loss", "loss_first", "loss_unrolled", "accuracy", "supervised_tokens"}
     assert set(history) == names
     assert history["loss"][0] == pytest.approx(
@@ -196,11 +202,11 @@ def test_shuffling_changes_order_only():
 )
 def test_bad_data_is_refused(x, options, message):
     with pytest.raises(ValueError, match=message):
-        make("diffusion").fit(x, verbose=0, **options)
+        make_eager().fit(x, verbose=0, **options)
 
 
 def test_rows_without_supervised_tokens_are_counted():
-    model = make("diffusion")
+    model = make_eager()
     rows = tokenized()
     rows["target_mask"][1:3] = False
     with pytest.warns(UserWarning, match="2 of 4 rows had no supervised token"):

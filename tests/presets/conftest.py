@@ -1,7 +1,9 @@
 import shutil
 
+import keras_hub
 import pytest
 
+from keras_textdiff.backbones import TransformerBackbone
 from keras_textdiff.presets import save_preset
 from tests import tiny
 
@@ -18,3 +20,10 @@ def saved(tmp_path_factory):
 def preset(saved, tmp_path):
     """A copy of the preset to change."""
     return shutil.copytree(saved, tmp_path / "preset")
+
+
+@pytest.fixture
+def keras_hub_saves(monkeypatch):
+    """Let KerasHub's own code save our backbone, too."""
+    original = keras_hub.models.Backbone.save_to_preset
+    monkeypatch.setattr(TransformerBackbone, "save_to_preset", original)

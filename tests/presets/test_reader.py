@@ -109,7 +109,7 @@ def test_keras_hub_reads_it_too(saved):
         np.testing.assert_array_equal(tiny.to_numpy(first), tiny.to_numpy(second))
 
 
-def test_presets_of_keras_hub_are_read_without_checksums(tmp_path):
+def test_presets_of_keras_hub_are_read_without_checksums(tmp_path, keras_hub_saves):
     lm = tiny.diffusion_lm()
     keras_hub.models.Task.save_to_preset(lm, str(tmp_path / "preset"))
     np.testing.assert_array_equal(logits(load(tmp_path / "preset")), logits(lm))

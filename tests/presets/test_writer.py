@@ -21,7 +21,7 @@ def tree(directory):
     }
 
 
-def test_layout_is_that_of_keras_hub_with_checksums(saved, tmp_path):
+def test_layout_is_that_of_keras_hub_with_checksums(saved, tmp_path, keras_hub_saves):
     keras_hub.models.Task.save_to_preset(tiny.diffusion_lm(), str(tmp_path / "theirs"))
     ours, theirs = tree(saved), tree(tmp_path / "theirs")
     checksums = json.loads(ours.pop("checksums.json"))
