@@ -3,6 +3,7 @@
 import ast
 import json
 import statistics
+import warnings
 
 import matplotlib
 
@@ -26,11 +27,12 @@ def judge(prompts, completions):
     """Return the completions, the share that Python can parse, and their mean length."""
     valid = 0
     for prompt, completion in zip(prompts, completions, strict=True):
-        try:
-            ast.parse(prompt + completion)
-            valid += 1
-        except (SyntaxError, ValueError):  # ValueError: a null byte
-            pass
+        with warnings.catch_warnings(action="ignore"):  # Python's remarks on odd literals
+            try:
+                ast.parse(prompt + completion)
+                valid += 1
+            except (SyntaxError, ValueError):  # ValueError: a null byte
+                pass
     return {
         "completions": list(completions),
         "valid": valid / len(prompts),
