@@ -52,9 +52,9 @@ NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 SETTINGS = {  # name: (default, value of --fast, help)
     "seeds": (3, 2, "Seeds, each trains all arms."),
-    "pretraining_passes": (220, 40, "Forward and backward passes of pretraining."),
+    "pretraining_passes": (160, 40, "Forward and backward passes of pretraining."),
     "diffusion_passes": (60, 20, "N: the last passes of AR2Diff_N's pretraining, in diffusion."),
-    "finetuning_passes": (80, 20, "Passes of fine-tuning, the same for all arms."),
+    "finetuning_passes": (60, 20, "Passes of fine-tuning, the same for all arms."),
     "batch_size": (16, 4, "Rows of a batch."),
     "sequence_length": (128, 64, "Tokens of a row, prompt and response together."),
     "vocabulary_size": (1024, 400, "Tokens of the byte-pair vocabulary."),
