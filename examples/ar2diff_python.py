@@ -317,13 +317,20 @@ class Lab:
         )
         return curve
 
-    def complete(self, model, seed):
-        """Complete the held-out prompts; return what `report` needs to know of each."""
-        self.bar.stage(f"seed {seed}: generating")
+    def evaluate(self, model, seed, name):
+        """Complete the held-out prompts and measure cross-entropies; see `report.judge`."""
+        start = time.perf_counter()
+        self.bar.stage(f"seed {seed}: {name} evaluation")
         options = {"max_length": self.settings["sequence_length"], "strip_prompt": True}
         if model is self.lm:
             options.update(seed=seed, batch_size=16)
-        return report.judge(self.tasks["prompts"], model.generate(self.tasks["prompts"], **options))
+        prompts = self.tasks["prompts"]
+        results = report.judge(prompts, model.generate(prompts, **options))
+        if model is self.lm:
+            results["cross_entropies"] = self.cross_entropies()
+        self.bar.note(f"seed {seed}: {name} evaluation in {time.perf_counter() - start:.0f} s")
+        self.bar.advance(EVALUATION_PASSES)
+        return results
 
     def cross_entropies(self):
         """Return the diffusion model's held-out cross-entropy at each noise level."""
@@ -349,8 +356,7 @@ def run_seed(lab, seed):
         causal_lm, lab.completions, 0, finetuning, name="AR fine-tuning", seed=seed, decay=True
     )
     curves["AR"] = (0, curve)
-    results["AR"] = lab.complete(causal_lm, seed)
-    lab.bar.advance(EVALUATION_PASSES)
+    results["AR"] = lab.evaluate(causal_lm, seed, "AR")
 
     restart(lm, untrained)
     results["untrained"] = {"cross_entropies": lab.cross_entropies()}
@@ -370,8 +376,7 @@ def run_seed(lab, seed):
             lm, lab.completions, 0, finetuning, name=f"{arm} fine-tuning", seed=seed, decay=True
         )
         curves[arm] = (start, curve)
-        results[arm] = {**lab.complete(lm, seed), "cross_entropies": lab.cross_entropies()}
-        lab.bar.advance(EVALUATION_PASSES)
+        results[arm] = lab.evaluate(lm, seed, arm)
         if arm == "AR2Diff_N":
             final = lm.backbone.get_weights()
     return {"arms": results, "curves": curves}, final

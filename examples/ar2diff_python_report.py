@@ -177,9 +177,10 @@ def show(results, console):
 
 
 def _body(text):
-    """Return a completion that starts on its own line."""
+    """Return a completion that starts on its own line, in printable characters, without gaps."""
     text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text if text.startswith("\n") else "\n" + text
+    lines = [line for line in text.split("\n") if line.strip()]
+    return "\n" + "\n".join(lines or ["(nothing)"])
 
 
 def write(results, output):
@@ -203,13 +204,15 @@ def write(results, output):
 
 def plot(results, path):
     """Draw the training curves of all arms and the cross-entropy by noise level."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), width_ratios=(1.5, 1))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(12, 5), width_ratios=(1.5, 1), layout="constrained"
+    )
     seeds, every = results["seeds"], results["passes_per_epoch"]
     pretraining = results["settings"]["pretraining_passes"]
     for arm in ARMS:
         start = seeds[0]["curves"][arm][0]
         columns = list(zip(*(seed["curves"][arm][1] for seed in seeds), strict=True))
-        passes = [start + every * (index + 1) for index in range(len(columns))]
+        passes = [start + every * (index + 0.5) for index in range(len(columns))]
         means = [statistics.mean(column) for column in columns]
         style = "--" if arm == "AR" else "-"
         left.plot(passes, means, style, color=COLORS[arm], label=arm)
@@ -224,9 +227,8 @@ def plot(results, path):
         textcoords="offset points",
     )
     left.set_xlabel("compute, forward and backward passes")
-    left.set_ylabel("training loss, nats per token")
-    left.set_title("Training (band: lowest to highest seed)")
-    left.legend(loc="upper right", title="AR: next token; others: SUNDAE per pass")
+    left.set_ylabel("training loss, nats per token and pass")
+    left.set_title("Training: AR next token, others SUNDAE (band: lowest to highest seed)")
     for arm in ("untrained", *ARMS[1:]):
         values = of_seeds(results, arm, "cross_entropies")
         levels = list(values[0])
@@ -244,12 +246,14 @@ def plot(results, path):
         )
     right.set_xlabel("target tokens replaced with random ones, %")
     right.set_ylabel("held-out cross-entropy, nats per token")
-    right.set_title("One denoiser call (bar: standard deviation of seeds)")
+    right.set_title("Held out, one denoiser call (bar: standard deviation)")
     right.set_ylim(bottom=0)
-    right.legend(loc="center left", bbox_to_anchor=(0.0, 0.72))
+    named = {}
+    for axes in (right, left):
+        named.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
