@@ -7,6 +7,8 @@ import pytest
 
 import keras_textdiff
 
+pytestmark = pytest.mark.backend_free
+
 PACKAGE = pathlib.Path(keras_textdiff.__file__).parent
 # Each room may import those of the lines above it, and itself.
 LAYERS = [

@@ -6,6 +6,8 @@ import pytest
 
 import keras_textdiff
 
+pytestmark = pytest.mark.backend_free
+
 SURFACE = {
     "keras_textdiff": [
         "ar2diff",

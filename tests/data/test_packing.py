@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
 from keras_textdiff.data.packing import pack_rows
+
+pytestmark = pytest.mark.backend_free
 
 
 def test_rows_with_learned_padding():

@@ -3,6 +3,8 @@ import pytest
 
 from keras_textdiff.utils import checks
 
+pytestmark = pytest.mark.backend_free
+
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_integers_out_of_range_or_of_another_type(value):
