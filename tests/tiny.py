@@ -4,7 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.models import (
     CausalLM,
     CausalLMPreprocessor,
@@ -21,6 +21,17 @@ BACKBONE = {
     "hidden_dim": 32,
     "intermediate_dim": 48,
     "rope": {"theta": 10000.0},
+}
+ENCODER_DECODER = {
+    "vocabulary_size": 33,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_query_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "hidden_dim": 32,
+    "intermediate_dim": 48,
+    "tie_embeddings": False,
 }
 # Eager jax and XLA on tensorflow are both slow for tiny models.
 JIT = keras.config.backend() == "jax"
@@ -53,6 +64,22 @@ def backbone(seed=0, scale=0.5, **config):
     return model
 
 
+def encoder_decoder(seed=0, scale=0.5, **config):
+    model = EncoderDecoderBackbone(**{**ENCODER_DECODER, **config})
+    set_weights(model, seed, scale)
+    return model
+
+
+def encoder_decoder_lm(kind, sequence_length=16, prefix_length=12, scale=0.5, **config):
+    """An encoder-decoder "diffusion" or "causal" model with a preprocessor."""
+    lengths = {"sequence_length": sequence_length, "prefix_length": prefix_length}
+    if kind == "diffusion":
+        preprocessor = DiffusionLMPreprocessor(tokenizer(), **lengths)
+        return DiffusionLM(encoder_decoder(scale=scale, **config), preprocessor)
+    backbone = encoder_decoder(scale=scale, attention="causal", **config)
+    return CausalLM(backbone, CausalLMPreprocessor(tokenizer(), **lengths))
+
+
 def diffusion_lm(sequence_length=24, seed=0, scale=0.5, **config):
     preprocessor = DiffusionLMPreprocessor(tokenizer(), sequence_length=sequence_length)
     return DiffusionLM(backbone(seed, scale, **config), preprocessor)
@@ -76,6 +103,17 @@ def inputs(batch_size=2, length=10, seed=0, vocabulary_size=33):
         "prompt_mask": prompt_mask,
         "target_mask": padding_mask & ~prompt_mask,
     }
+
+
+def encoder_inputs(batch_size=2, length=10, prefix_length=7, seed=0):
+    """Inputs for a model with an encoder: the first column is a start token."""
+    rows = inputs(batch_size, length, seed)
+    rows["prompt_mask"] = np.broadcast_to(np.arange(length) < 1, (batch_size, length))
+    rows["target_mask"] = rows["padding_mask"] & ~rows["prompt_mask"]
+    ids = np.random.default_rng([seed, 1]).integers(0, 33, (batch_size, prefix_length))
+    mask = np.ones((batch_size, prefix_length), bool)
+    mask[0, prefix_length - 2 :] = False
+    return {**rows, "encoder_token_ids": ids.astype("int32"), "encoder_padding_mask": mask}
 
 
 def to_numpy(tensor):

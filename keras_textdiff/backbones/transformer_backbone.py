@@ -1,17 +1,16 @@
 """One configurable decoder for every family of pretrained models."""
 
-import inspect
-
 import keras
-import keras_hub
 from keras import ops
 
-from keras_textdiff import presets
 from keras_textdiff.backbones.attention_masks import ATTENTION_MODES
-from keras_textdiff.backbones.layers.feature_normalization import (
-    NORMALIZATIONS,
-    FeatureNormalization,
+from keras_textdiff.backbones.config_checks import (
+    attention_parameters,
+    check_shared_config,
+    feed_forward_parameters,
+    norm_parameters,
 )
+from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.feed_forward import (
     GATED_ACTIVATIONS,
     PLAIN_ACTIVATIONS,
@@ -19,15 +18,22 @@ from keras_textdiff.backbones.layers.feed_forward import (
 )
 from keras_textdiff.backbones.layers.mixture_of_experts import MixtureOfExperts
 from keras_textdiff.backbones.layers.positions import AttentionMask, Positions
+from keras_textdiff.backbones.layers.relative_position_bias import RelativePositionBias
 from keras_textdiff.backbones.layers.rotary_embedding import RotaryEmbedding, check_rope
 from keras_textdiff.backbones.layers.self_attention import SelfAttention
 from keras_textdiff.backbones.layers.transformer_block import TransformerBlock
-from keras_textdiff.utils.checks import check_choice, check_integer, check_number
+from keras_textdiff.backbones.text_backbone import (
+    TextBackbone,
+    constructor_config,
+    empty_cache,
+    run_blocks,
+)
+from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
 
 
 @register
-class TransformerBackbone(keras_hub.models.Backbone):
+class TransformerBackbone(TextBackbone):
     """A Transformer from token ids to hidden states, set up by plain arguments.
 
     The same class represents GPT-2, Llama 2 and 3, Mistral, Qwen2.5, Qwen3, Gemma 1 to 3, Phi3,
@@ -47,6 +53,9 @@ class TransformerBackbone(keras_hub.models.Backbone):
             over the target) or "block" (causal across blocks, bidirectional inside one).
         block_length: int, tokens per block; for "block" only.
         num_learned_positions: int or None, size of a learned position embedding.
+        num_position_buckets: int or None, buckets of T5's relative position biases, see
+            `RelativePositionBias`.
+        maximum_position_distance: int, distance from which on all share one bucket.
         rope: dict or None, see `RotaryEmbedding`.
         sliding_window_rope: dict or None, rotary config of the layers in
             `sliding_window_layers`; None means `rope`.
@@ -65,7 +74,7 @@ class TransformerBackbone(keras_hub.models.Backbone):
         attention_soft_cap: float or None, bound on attention logits by tanh.
         use_attention_sinks: bool, whether heads have a learned logit that attends to nothing.
         gated_feed_forward: bool.
-        activation: "silu", "gelu_tanh", "clamped_swiglu" (gated) or "relu" (plain).
+        activation: "silu", "gelu", "gelu_tanh", "relu", or where gated "clamped_swiglu".
         use_feed_forward_bias: bool.
         num_experts: int, 0 for no mixture of experts.
         num_experts_per_token: int, experts that count per token.
@@ -107,6 +116,8 @@ class TransformerBackbone(keras_hub.models.Backbone):
     (block).
     """
 
+    attention_modes = ATTENTION_MODES
+
     def __init__(
         self,
         vocabulary_size,
@@ -119,6 +130,8 @@ class TransformerBackbone(keras_hub.models.Backbone):
         attention="bidirectional",
         block_length=None,
         num_learned_positions=None,
+        num_position_buckets=None,
+        maximum_position_distance=128,
         rope=None,
         sliding_window_rope=None,
         layers_without_rope=(),
@@ -151,12 +164,8 @@ class TransformerBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
-        config = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in locals().items()
-            if name not in ("self", "dtype", "kwargs", "__class__")
-        }
-        check_config(config)
+        config = constructor_config(locals())
+        self._check_config(config)
         # === Layers ===
         self.token_embedding = keras.layers.ReversibleEmbedding(
             vocabulary_size,
@@ -175,6 +184,15 @@ class TransformerBackbone(keras_hub.models.Backbone):
                 embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
                 dtype=dtype,
                 name="position_embedding",
+            )
+        self.position_bias = None
+        if num_position_buckets is not None:
+            self.position_bias = RelativePositionBias(
+                num_query_heads,
+                num_position_buckets,
+                maximum_position_distance,
+                dtype=dtype,
+                name="position_bias",
             )
         self.positions = Positions(name="positions", dtype=dtype)
         self.attention_mask = AttentionMask(
@@ -241,31 +259,31 @@ class TransformerBackbone(keras_hub.models.Backbone):
             x = x * ops.cast(self.hidden_dim**0.5, x.dtype)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
-        new_cache = []
-        for index, layer in enumerate(self.transformer_layers):
+        position_bias = None
+        if self.position_bias is not None:
+            position_bias = self.position_bias(positions, key_positions)
+        arguments = []
+        for index in range(self.num_layers):
             windowed = index in self.sliding_window_layers
             cosine, sine = (None, None)
             if index not in self.layers_without_rope:
                 cosine, sine = angles.get(windowed, (None, None))
-            if cache is None:
-                x = layer(x, masks[windowed], cosine=cosine, sine=sine)
-            else:
-                key_cache, value_cache = cache[index]
-                x, *layer_cache = layer(
-                    x,
-                    masks[windowed],
-                    cosine=cosine,
-                    sine=sine,
-                    key_cache=key_cache,
-                    value_cache=value_cache,
-                    cache_index=cache_index,
-                )
-                new_cache.append(tuple(layer_cache))
-        return self.layer_norm(x), tuple(new_cache)
+            kwargs = {"cosine": cosine, "sine": sine, "position_bias": position_bias}
+            arguments.append((masks[windowed], kwargs))
+        x, cache = run_blocks(self.transformer_layers, x, arguments, cache, cache_index)
+        return self.layer_norm(x), cache
 
-    def logits(self, hidden_states):
-        """Project hidden states `(..., D)` to logits `(..., V)`."""
-        return self.token_embedding(hidden_states, reverse=True)
+    def encode(self, inputs, training=False):
+        """Return nothing: the prefix stands in front of the canvas."""
+        return ()
+
+    def decode(self, inputs, context, training=False):
+        """Return the hidden states of prefix and canvas, see `TextBackbone.decode`."""
+        return self(self.select_inputs(inputs, self.input), training=training)
+
+    def make_cache(self, inputs):
+        """Return an empty cache for all columns of "token_ids", see `empty_cache`."""
+        return self.empty_cache(*ops.shape(inputs["token_ids"]))
 
     def empty_cache(self, batch_size, length):
         """Return a key-value cache for `length` positions.
@@ -277,9 +295,8 @@ class TransformerBackbone(keras_hub.models.Backbone):
         Returns:
             Tuple with, per layer, `(keys, values)` of shape `(B, K, num_key_value_heads, H)`.
         """
-        shape = (batch_size, length, self.num_key_value_heads, self.head_dim)
-        zeros = [ops.zeros(shape, dtype=self.compute_dtype) for _ in range(2 * self.num_layers)]
-        return tuple(zip(zeros[::2], zeros[1::2], strict=True))
+        heads, head_dim = self.num_key_value_heads, self.head_dim
+        return empty_cache(self.num_layers, batch_size, length, heads, head_dim, self.compute_dtype)
 
     def call_with_cache(self, inputs, cache, cache_index):
         """Run on some columns of a sequence, with the keys and values of those before.
@@ -296,52 +313,80 @@ class TransformerBackbone(keras_hub.models.Backbone):
         """
         return self._forward(inputs, cache, cache_index)
 
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
-        """Load a backbone from a preset of ours, checked as `presets.load_backbone` says.
-
-        Args:
-            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
-            load_weights: bool, whether to load the weights; otherwise they are random.
-            **kwargs: "dtype", "maximum_gigabytes", and constructor arguments in place of the
-                saved ones (`attention="causal"`).
-
-        Returns:
-            `TransformerBackbone`.
-        """
-        return presets.load_backbone(
-            preset, backbone_classes=(cls,), load_weights=load_weights, **kwargs
-        )
-
-    def save_to_preset(self, preset_dir, max_shard_size=10):
-        """Save as a preset, see `presets.save_preset`."""
-        presets.save_preset(self, preset_dir, max_shard_size=max_shard_size)
-
-    def get_config(self):
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            **{name: getattr(self, name) for name in self._config_names},
-        }
+    @staticmethod
+    def _check_config(config):
+        gated = config["gated_feed_forward"] or bool(config["expert_layers"])
+        activations = GATED_ACTIVATIONS if gated else PLAIN_ACTIVATIONS
+        check_shared_config(config, ATTENTION_MODES, activations)
+        for name in ("num_layers", "num_experts_per_token"):
+            check_integer(name, config[name], minimum=1)
+        for name in (
+            "block_length",
+            "num_learned_positions",
+            "sliding_window",
+            "expert_intermediate_dim",
+        ):
+            if config[name] is not None:
+                check_integer(name, config[name], minimum=1)
+        check_integer("num_experts", config["num_experts"], minimum=0)
+        check_number("query_key_epsilon", config["query_key_epsilon"], minimum=0)
+        for name in ("attention_soft_cap", "logit_soft_cap"):
+            if config[name] is not None:
+                check_number(name, config[name], minimum=1e-12)
+        for name in ("layers_without_rope", "sliding_window_layers", "expert_layers"):
+            for index in config[name]:
+                check_integer(f"{name} entry", index, minimum=0, maximum=config["num_layers"] - 1)
+        check_rope("sliding_window_rope", config["sliding_window_rope"], config["head_dim"])
+        for first, second, message in (
+            (config["attention"] == "block", config["block_length"] is not None,
+             "`block_length` goes with `attention='block'`, and only with it."),
+            (bool(config["sliding_window_layers"]), config["sliding_window"] is not None,
+             "`sliding_window` and `sliding_window_layers` go together."),
+            (bool(config["expert_layers"]), config["num_experts"] > 0,
+             "`num_experts` and `expert_layers` go together."),
+        ):  # fmt: skip
+            if first != second:
+                raise ValueError(f"{message} Got one without the other.")
+        if config["num_experts"] and config["num_experts_per_token"] > config["num_experts"]:
+            raise ValueError(
+                f"`num_experts_per_token` ({config['num_experts_per_token']}) exceeds "
+                f"`num_experts` ({config['num_experts']})."
+            )
 
     @staticmethod
-    def parameter_count_from_config(config):
-        """Return how many parameters `TransformerBackbone(**config)` has, without building it.
+    def _count_parameters(config):
+        hidden, inner = config["hidden_dim"], config["intermediate_dim"]
+        heads, head_dim = config["num_query_heads"], config["head_dim"]
+        layers, experts = config["num_layers"], config["num_experts"]
 
-        Args:
-            config: dict of constructor arguments; those left out have their defaults.
+        embeddings = config["vocabulary_size"] * (1 if config["tie_embeddings"] else 2)
+        embeddings = (embeddings + (config["num_learned_positions"] or 0)) * hidden
+        embeddings += 2 * (config["num_position_buckets"] or 0) * heads
 
-        Raises:
-            ValueError: as the constructor does.
-        """
-        parameters = inspect.signature(TransformerBackbone.__init__).parameters
-        names = [name for name in parameters if name not in ("self", "dtype", "kwargs")]
-        config = {name: config.get(name, parameters[name].default) for name in names}
-        missing = [name for name, value in config.items() if value is inspect.Parameter.empty]
-        if missing:
-            raise ValueError(f"A TransformerBackbone needs {missing}.")
-        check_config(config)
-        return _parameter_count(config)
+        attention = attention_parameters(config)
+        if config["use_qkv_bias"]:
+            attention += (heads + 2 * config["num_key_value_heads"]) * head_dim
+        attention += hidden if config["use_attention_output_bias"] else 0
+        if config["query_key_normalization"]:
+            attention += 2 * norm_parameters({**config, "hidden_dim": head_dim})
+        attention += heads if config["use_attention_sinks"] else 0
+
+        feed_forward = feed_forward_parameters(config)
+        if config["use_feed_forward_bias"]:
+            feed_forward += (2 if config["gated_feed_forward"] else 1) * inner + hidden
+        inner = config["expert_intermediate_dim"] or inner
+        mixture = experts * hidden * (1 + 3 * inner)  # a column of the router, gate, up and down
+        mixture += experts * (1 + 2 * inner + hidden) if config["use_expert_bias"] else 0
+        num_mixtures = len(set(config["expert_layers"]))
+
+        num_norms = layers * (4 if config["use_post_normalization"] else 2) + 1
+        return (
+            embeddings
+            + layers * attention
+            + (layers - num_mixtures) * feed_forward
+            + num_mixtures * mixture
+            + num_norms * norm_parameters(config)
+        )
 
 
 def _make_block(config, index, dtype):
@@ -393,100 +438,3 @@ def _make_block(config, index, dtype):
         dtype=dtype,
         name=f"transformer_layer_{index}",
     )
-
-
-def _parameter_count(config):
-    hidden, inner = config["hidden_dim"], config["intermediate_dim"]
-    heads, groups = config["num_query_heads"], config["num_key_value_heads"]
-    layers, experts = config["num_layers"], config["num_experts"]
-    num_weights = 2 if config["normalization"] == "layer" else 1  # of a norm, per feature
-
-    embeddings = config["vocabulary_size"] * (1 if config["tie_embeddings"] else 2)
-    embeddings = (embeddings + (config["num_learned_positions"] or 0)) * hidden
-
-    heads_dim = (heads + 2 * groups) * config["head_dim"]  # of query, key and value together
-    attention = heads_dim * hidden + heads * config["head_dim"] * hidden
-    attention += heads_dim if config["use_qkv_bias"] else 0
-    attention += hidden if config["use_attention_output_bias"] else 0
-    attention += 2 * num_weights * config["head_dim"] if config["query_key_normalization"] else 0
-    attention += heads if config["use_attention_sinks"] else 0
-
-    wide = 2 if config["gated_feed_forward"] else 1
-    feed_forward = (wide + 1) * hidden * inner
-    feed_forward += wide * inner + hidden if config["use_feed_forward_bias"] else 0
-    inner = config["expert_intermediate_dim"] or inner
-    mixture = experts * hidden * (1 + 3 * inner)  # a column of the router, gate, up and down
-    mixture += experts * (1 + 2 * inner + hidden) if config["use_expert_bias"] else 0
-    num_mixtures = len(set(config["expert_layers"]))
-
-    num_norms = layers * (4 if config["use_post_normalization"] else 2) + 1
-    return (
-        embeddings
-        + layers * attention
-        + (layers - num_mixtures) * feed_forward
-        + num_mixtures * mixture
-        + num_norms * num_weights * hidden
-    )
-
-
-def check_config(config):
-    """Raise a ValueError where a config cannot describe a `TransformerBackbone`."""
-    for name in (
-        "vocabulary_size",
-        "num_layers",
-        "num_query_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "hidden_dim",
-        "intermediate_dim",
-        "num_experts_per_token",
-    ):
-        check_integer(name, config[name], minimum=1)
-    for name in (
-        "block_length",
-        "num_learned_positions",
-        "sliding_window",
-        "expert_intermediate_dim",
-    ):
-        if config[name] is not None:
-            check_integer(name, config[name], minimum=1)
-    check_integer("num_experts", config["num_experts"], minimum=0)
-    for name in ("normalization_epsilon", "query_key_epsilon"):
-        check_number(name, config[name], minimum=0)
-    for name in ("attention_scale", "attention_soft_cap", "logit_soft_cap"):
-        if config[name] is not None:
-            check_number(name, config[name], minimum=1e-12)
-    if not 0 <= check_number("dropout", config["dropout"]) < 1:
-        raise ValueError(f"`dropout` must lie in [0, 1). Got {config['dropout']}.")
-    check_choice("attention", config["attention"], ATTENTION_MODES)
-    check_choice("normalization", config["normalization"], NORMALIZATIONS)
-    gated = config["gated_feed_forward"] or bool(config["expert_layers"])
-    activations = GATED_ACTIVATIONS if gated else PLAIN_ACTIVATIONS
-    check_choice("activation", config["activation"], tuple(activations))
-    for name in ("layers_without_rope", "sliding_window_layers", "expert_layers"):
-        for index in config[name]:
-            check_integer(f"{name} entry", index, minimum=0, maximum=config["num_layers"] - 1)
-    for name in ("rope", "sliding_window_rope"):
-        check_rope(name, config[name], config["head_dim"])
-    if config["num_query_heads"] % config["num_key_value_heads"]:
-        raise ValueError(
-            "`num_key_value_heads` must divide `num_query_heads`. Got "
-            f"{config['num_key_value_heads']} and {config['num_query_heads']}."
-        )
-    if config["rope"] is not None and config["head_dim"] % 2:
-        raise ValueError(f"Rotary embedding needs an even `head_dim`. Got {config['head_dim']}.")
-    for first, second, message in (
-        (config["attention"] == "block", config["block_length"] is not None,
-         "`block_length` goes with `attention='block'`, and only with it."),
-        (bool(config["sliding_window_layers"]), config["sliding_window"] is not None,
-         "`sliding_window` and `sliding_window_layers` go together."),
-        (bool(config["expert_layers"]), config["num_experts"] > 0,
-         "`num_experts` and `expert_layers` go together."),
-    ):  # fmt: skip
-        if first != second:
-            raise ValueError(f"{message} Got one without the other.")
-    if config["num_experts"] and config["num_experts_per_token"] > config["num_experts"]:
-        raise ValueError(
-            f"`num_experts_per_token` ({config['num_experts_per_token']}) exceeds `num_experts` "
-            f"({config['num_experts']})."
-        )

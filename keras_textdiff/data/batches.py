@@ -13,6 +13,7 @@ from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_token_ids
 
 BATCH_KEYS = ("token_ids", "padding_mask", "prompt_mask", "target_mask")
+ENCODER_KEYS = ("encoder_token_ids", "encoder_padding_mask")  # of models with an encoder, as well
 
 
 class BatchChecker:
@@ -20,10 +21,13 @@ class BatchChecker:
 
     Args:
         vocabulary_size: int V; ids must lie below it.
+        has_encoder: bool, whether batches have `ENCODER_KEYS`, too.
     """
 
-    def __init__(self, vocabulary_size):
+    def __init__(self, vocabulary_size, has_encoder=False):
         self.vocabulary_size = vocabulary_size
+        self.has_encoder = has_encoder
+        self.keys = (*BATCH_KEYS, *ENCODER_KEYS) if has_encoder else BATCH_KEYS
         self.reset()
 
     def reset(self):
@@ -32,7 +36,7 @@ class BatchChecker:
         self.num_unsupervised_rows = 0
 
     def __call__(self, batch):
-        """Return the batch as NumPy arrays with all of `BATCH_KEYS`.
+        """Return the batch as NumPy arrays with all keys.
 
         Raises:
             ValueError: for missing or unknown keys, shapes that differ, ids outside the
@@ -44,32 +48,20 @@ class BatchChecker:
             found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
             raise ValueError(
                 "A tokenized batch is a dict with 'token_ids' and, as needed, "
-                f"{BATCH_KEYS[1:]}. Got {found}. Pass strings to a model with a preprocessor to "
+                f"{self.keys[1:]}. Got {found}. Pass strings to a model with a preprocessor to "
                 "have them tokenized."
             )
-        unknown = sorted(set(batch) - set(BATCH_KEYS))
+        unknown = sorted(set(batch) - set(self.keys))
         if unknown:
-            raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {BATCH_KEYS}.")
+            raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {self.keys}.")
         batch = {key: to_numpy(value) for key, value in batch.items()}
-        token_ids = batch["token_ids"]
-        if token_ids.ndim != 2 or 0 in token_ids.shape:
-            raise ValueError(
-                f"'token_ids' must be a non-empty (batch, length) array. Got {token_ids.shape}."
-            )
-        check_token_ids("token_ids", token_ids, self.vocabulary_size)
+        self._check_ids(batch, "token_ids")
         for key in BATCH_KEYS[1:]:
-            if key not in batch:
-                continue
-            if batch[key].shape != token_ids.shape:
-                raise ValueError(
-                    f"{key!r} must have the shape of 'token_ids', {token_ids.shape}. "
-                    f"Got {batch[key].shape}."
-                )
-            values = batch[key]
-            if values.dtype != bool and not np.isin(values, (0, 1)).all():
-                raise ValueError(f"{key!r} must hold booleans (or 0 and 1). Got {values.dtype}.")
-            batch[key] = values.astype(bool)
-        batch["token_ids"] = token_ids.astype("int32")
+            if key in batch:
+                _check_mask(batch, key, "token_ids")
+        if self.has_encoder:
+            self._check_encoder(batch)
+        token_ids = batch["token_ids"]
         padding_mask = batch.setdefault("padding_mask", np.ones(token_ids.shape, bool))
         if "target_mask" not in batch:
             prompt_mask = batch.get("prompt_mask", np.zeros(token_ids.shape, bool))
@@ -78,6 +70,31 @@ class BatchChecker:
         self.num_rows += len(token_ids)
         self.num_unsupervised_rows += int((~batch["target_mask"].any(axis=1)).sum())
         return batch
+
+    def _check_ids(self, batch, key):
+        token_ids = batch[key]
+        if token_ids.ndim != 2 or 0 in token_ids.shape:
+            raise ValueError(
+                f"{key!r} must be a non-empty (batch, length) array. Got {token_ids.shape}."
+            )
+        check_token_ids(key, token_ids, self.vocabulary_size)
+        batch[key] = token_ids.astype("int32")
+
+    def _check_encoder(self, batch):
+        ids, mask = ENCODER_KEYS
+        if ids not in batch:
+            raise ValueError(
+                f"A model with an encoder needs {ids!r}, the prefix of each row, beside "
+                f"'token_ids'. Got {sorted(batch)}."
+            )
+        self._check_ids(batch, ids)
+        if len(batch[ids]) != len(batch["token_ids"]):
+            raise ValueError(
+                f"{ids!r} must have as many rows as 'token_ids', {len(batch['token_ids'])}. Got "
+                f"{len(batch[ids])}."
+            )
+        batch.setdefault(mask, np.ones(batch[ids].shape, bool))
+        _check_mask(batch, mask, ids)
 
     def warn(self):
         """Warn once where rows had no supervised token."""
@@ -88,6 +105,24 @@ class BatchChecker:
                 "or an all-False 'target_mask').",
                 stacklevel=3,
             )
+
+
+def _check_mask(batch, key, ids):
+    """Check a mask of the token ids under `ids`, and make it boolean."""
+    values, shape = batch[key], batch[ids].shape
+    if values.shape != shape:
+        raise ValueError(f"{key!r} must have the shape of {ids!r}, {shape}. Got {values.shape}.")
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{key!r} must hold booleans (or 0 and 1). Got {values.dtype}.")
+    batch[key] = values.astype(bool)
+
+
+def encoder_tokens(rows):
+    """Return the token ids that the encoder reads, an int array per row; empty without one."""
+    if "encoder_token_ids" not in rows:
+        return [np.zeros(0, int)] * len(rows["token_ids"])
+    pairs = zip(rows["encoder_token_ids"], rows["encoder_padding_mask"], strict=True)
+    return [ids[real] for ids, real in pairs]
 
 
 def to_numpy(value):

@@ -1,6 +1,6 @@
 """Token lists to rows of fixed length, with the masks that say what each position is.
 
-Shapes: B rows, L length.
+Shapes: B rows, L length, P length of the encoder's rows.
 """
 
 import numpy as np
@@ -43,4 +43,45 @@ def pack_rows(prefixes, targets, length, fill_token_id, learn_padding):
         "padding_mask": np.broadcast_to(padding_mask, token_ids.shape),
         "prompt_mask": prompt_mask,
         "target_mask": padding_mask & ~prompt_mask,
+    }
+
+
+def pack_encoder_decoder_rows(
+    prefixes,
+    targets,
+    prefix_length,
+    length,
+    *,
+    start_token_id,
+    end_token_id,
+    fill_token_id,
+    learn_padding,
+):
+    """Put each prefix into a row for an encoder, and its target into one for a decoder.
+
+    The encoder's row is the prefix and an end token; a prefix that does not fit is cut before it.
+    The decoder's row begins with a start token, its prefix: a causal decoder predicts the first
+    token of the target there, and positions of a denoiser are relative to it.
+
+    Args:
+        prefixes: list of B lists of token ids.
+        targets: list of B lists of token ids; cut where a row is full.
+        prefix_length: int P.
+        length: int L, the start token included.
+        start_token_id: int, token of the decoder's first position.
+        end_token_id: int, token behind a prefix; it fills the rest of the encoder's row, too.
+        fill_token_id: int, token of the positions behind the target.
+        learn_padding: bool, see `pack_rows`.
+
+    Returns:
+        Dict of what `pack_rows` returns for the decoder's rows, and int32 "encoder_token_ids" and
+        bool "encoder_padding_mask" (True where real), each `(B, P)`.
+    """
+    prefixes = [[*prefix[: prefix_length - 1], end_token_id] for prefix in prefixes]
+    encoder = pack_rows(prefixes, [[]] * len(prefixes), prefix_length, end_token_id, False)
+    starts = [[start_token_id]] * len(targets)
+    return {
+        "encoder_token_ids": encoder["token_ids"],
+        "encoder_padding_mask": encoder["padding_mask"],
+        **pack_rows(starts, targets, length, fill_token_id, learn_padding),
     }

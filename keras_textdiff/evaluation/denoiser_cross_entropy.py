@@ -6,7 +6,7 @@ Shapes: N rows, B batch, L length.
 import numpy as np
 from keras import ops
 
-from keras_textdiff.data.batches import BatchChecker, take_examples
+from keras_textdiff.data.batches import encoder_tokens, take_examples
 from keras_textdiff.models.diffusion_lm import DiffusionLM
 from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils import random
@@ -105,7 +105,7 @@ def _read_rows(lm, data):
             raise ValueError("There is nothing to evaluate on: got no examples.")
         # All rows at once: where equal texts are split must not depend on the batch size.
         data = lm.preprocessor(data if isinstance(data, dict) else list(data))
-    rows = BatchChecker(lm.backbone.vocabulary_size)(data)
+    rows = lm.make_checker()(data)
     if not rows["target_mask"].any():
         raise ValueError(
             f"None of {len(rows['token_ids'])} rows has a target position within "
@@ -119,9 +119,13 @@ def _draw_noise(rows, vocabulary_size, seed):
     """Return the level from which each position is corrupted, and the token it then holds."""
     length = rows["token_ids"].shape[1]
     contents = [
-        np.concatenate([ids[real], np.flatnonzero(target)])
-        for ids, real, target in zip(
-            rows["token_ids"], rows["padding_mask"], rows["target_mask"], strict=True
+        np.concatenate([prefix, ids[real], np.flatnonzero(target)])
+        for prefix, ids, real, target in zip(
+            encoder_tokens(rows),
+            rows["token_ids"],
+            rows["padding_mask"],
+            rows["target_mask"],
+            strict=True,
         )
     ]
     thresholds, noise_ids = [], []

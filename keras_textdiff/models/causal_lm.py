@@ -17,7 +17,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
     beam sampling by KerasHub's samplers.
 
     Args:
-        backbone: `TransformerBackbone` with attention "causal".
+        backbone: `TransformerBackbone` or `EncoderDecoderBackbone` with attention "causal".
         preprocessor: `CausalLMPreprocessor`, or None for tokenized inputs.
         **kwargs: see `keras_hub.models.Task`.
 
@@ -62,16 +62,24 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         self.generate_function = None
 
     def generate(self, inputs, max_length=None, stop_token_ids="auto", strip_prompt=False):
-        """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts."""
+        """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts.
+
+        With an encoder, as in `keras_hub.models.Seq2SeqLM`, the prompts go there, `max_length`
+        counts the start token and the text, and the text alone is returned.
+        """
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
+        if self.backbone.has_encoder and self.preprocessor is not None:
+            strip_prompt = True  # a start token is all there is of it
         return super().generate(inputs, max_length, stop_token_ids, strip_prompt)
 
     def generate_step(self, inputs, stop_token_ids=None):
         """Generate for one batch; compilable.
 
         Args:
-            inputs: dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True on the prompt.
+            inputs: dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True on the prompt;
+                with an encoder, that is the start token, and "encoder_token_ids" `(B, P)` and
+                "encoder_padding_mask" `(B, P)` are the prompt.
             stop_token_ids: list of ints or None; generation ends when every row has one.
 
         Returns:
@@ -79,9 +87,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         """
         token_ids = ops.cast(inputs["token_ids"], "int32")
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
-        batch_size, length = ops.shape(token_ids)
         everything = ops.ones_like(prompt_mask)
-        cache = self.backbone.empty_cache(batch_size, length)
+        cache = self.backbone.make_cache({**inputs, "token_ids": token_ids})
         # One pass over all columns fills the cache; those behind a prompt are written again.
         hidden_states, cache = self.backbone.call_with_cache(
             {"token_ids": token_ids, "padding_mask": everything}, cache, 0

@@ -3,9 +3,7 @@
 import numpy as np
 
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.packing import pack_rows
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
-from keras_textdiff.utils.checks import check_integer
 from keras_textdiff.utils.registration import register
 
 
@@ -16,7 +14,10 @@ class CausalLMPreprocessor(TextPreprocessor):
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row.
-        add_start_token: bool, whether a row begins with the start token, where there is one.
+        add_start_token: bool, whether a text begins with the start token, where there is one.
+        prefix_length: int or None, length P of the encoder's rows for an
+            `EncoderDecoderBackbone`, see `DiffusionLMPreprocessor`.
+        decoder_start_token_id: int or None, see there.
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:
@@ -32,24 +33,26 @@ class CausalLMPreprocessor(TextPreprocessor):
 
         Args:
             x: a string or a list of strings.
-            sequence_length: int or None, prompt and continuation together.
+            sequence_length: int or None, prompt and continuation together; with an encoder, the
+                start token and the text.
 
         Returns:
-            Dict of "token_ids" int32 and "padding_mask" bool (True on the prompt), `(B, L)`.
+            Dict of "token_ids" int32 and "padding_mask" bool (True on the prompt, or with an
+            encoder on the start token), `(B, L)`; and the encoder's arrays, `(B, P)`.
         """
         length = self.sequence_length if sequence_length is None else sequence_length
-        check_integer("max_length", length, minimum=1)
-        prefixes = self.tokenize_prompts([x] if isinstance(x, str) else list(x))
-        if not all(prefixes):
-            raise ValueError(
-                f"Prompt {prefixes.index([])} has no tokens, and there is no start token to "
-                "begin with. Pass some text."
-            )
-        check_prompt_lengths(prefixes, length)
+        prompts = [x] if isinstance(x, str) else list(x)
         # KerasHub's samplers stop at a stop token anywhere behind the prompt, so fill with another.
         fill = next(token for token in range(3) if token not in self.stop_token_ids)
-        rows = pack_rows(prefixes, [[]] * len(prefixes), length, fill, False)
-        return {"token_ids": rows["token_ids"], "padding_mask": np.array(rows["padding_mask"])}
+        rows = self.pack_prompts(prompts, length, fill)
+        empty = ~rows["prompt_mask"].any(axis=1)
+        if empty.any():
+            raise ValueError(
+                f"Prompt {int(empty.argmax())} has no tokens, and there is no start token to begin "
+                "with. Pass some text."
+            )
+        rows["padding_mask"] = rows["prompt_mask"]
+        return {k: np.array(v) for k, v in rows.items() if k not in ("prompt_mask", "target_mask")}
 
     def generate_postprocess(self, x):
         """Turn generated rows into strings; positions outside "padding_mask" are left out."""
@@ -57,13 +60,3 @@ class CausalLMPreprocessor(TextPreprocessor):
         return self.detokenize(
             [row[mask] for row, mask in zip(np.asarray(x["token_ids"]), masks, strict=True)]
         )
-
-
-def check_prompt_lengths(prefixes, length):
-    """Raise a ValueError where a prompt leaves no room for new tokens."""
-    for index, prefix in enumerate(prefixes):
-        if len(prefix) >= length:
-            raise ValueError(
-                f"Prompt {index} has {len(prefix)} tokens and `max_length` is {length}: no room "
-                "is left for new text. Pass a larger `max_length` or a shorter prompt."
-            )

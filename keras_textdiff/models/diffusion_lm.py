@@ -5,9 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import samplers
-from keras_textdiff.data.batches import BatchChecker, take_examples
-from keras_textdiff.data.packing import pack_rows
-from keras_textdiff.models.causal_lm_preprocessor import check_prompt_lengths
+from keras_textdiff.data.batches import take_examples
 from keras_textdiff.models.diffusion_lm_preprocessor import DiffusionLMPreprocessor
 from keras_textdiff.models.generation import (
     CompiledFunctions,
@@ -27,16 +25,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
     Made from a pretrained autoregressive model by `keras_textdiff.ar2diff`, or from scratch.
 
     Args:
-        backbone: `TransformerBackbone`; any attention but "causal" can denoise.
+        backbone: `TransformerBackbone` or `EncoderDecoderBackbone`; any attention but "causal"
+            can denoise.
         preprocessor: `DiffusionLMPreprocessor`, or None for tokenized inputs.
         logit_shift: bool, whether the prediction for position i is read at position i - 1, as
-            an autoregressive model was trained to give it (Dream, arXiv 2508.15487).
+            an autoregressive model was trained to give it (Dream, arXiv 2508.15487); with an
+            encoder, the first prediction is read at the start token.
         **kwargs: see `keras_hub.models.Task`.
 
     Call arguments:
         inputs: dict of "token_ids" int `(B, L)`, the canvas behind its prefix; and bool
             `(B, L)` "padding_mask" (True where real) and "prompt_mask" (True on prefix positions;
-            needed by attention "prefix" only).
+            needed by attention "prefix" only). With an encoder: "encoder_token_ids" int `(B, P)`,
+            the prefix, "encoder_padding_mask" bool `(B, P)`, and "token_ids" is a start token and
+            the canvas.
 
     Returns:
         Logits `(B, L, V)` of one denoiser call.
@@ -83,9 +85,9 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         self.sampler = sampler
         self._compiled_functions.clear()
 
-    def hidden_states(self, inputs, training=False):
+    def hidden_states(self, inputs, training=False, context=None):
         """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
-        hidden_states = super().hidden_states(inputs, training)
+        hidden_states = super().hidden_states(inputs, training, context)
         if self.logit_shift:  # position i reads i - 1, and the first position itself
             hidden_states = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
         return hidden_states
@@ -109,12 +111,16 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         Args:
             inputs: a prompt, a list of prompts, or without a preprocessor a dict of
                 "token_ids" int `(B, L)` and "padding_mask" bool `(B, L)`, True on the prompt at
-                the start of each row; the rest of the row is written.
-            max_length: int, tokens of prompt and text together; None means the preprocessor's
-                `sequence_length`. Not used for tokenized inputs.
+                the start of each row; the rest of the row is written. With an encoder, the prompt
+                is in "encoder_token_ids" and "encoder_padding_mask", both `(B, P)`, and
+                "padding_mask" True on the start token.
+            max_length: int, tokens of prompt and text together, or with an encoder, as in
+                `keras_hub.models.Seq2SeqLM`, of the start token and the text; None means the
+                preprocessor's `sequence_length`. Not used for tokenized inputs.
             stop_token_ids: "auto" (the tokenizer's end tokens), a tuple of ints, or None; text
                 ends at the first of them.
-            strip_prompt: bool, whether to return the new text alone.
+            strip_prompt: bool, whether to return the new text alone; with an encoder, strings
+                are never anything else.
             seed: int; the same seed gives the same text. None draws a new one.
             batch_size: int, prompts at a time; None means all.
             return_trajectory: bool, whether to return every canvas as well.
@@ -137,7 +143,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             rows = self._prompt_rows([inputs] if scalar else list(inputs), max_length)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         keep = cut_at_stop_tokens(token_ids, rows, stop_token_ids)
-        if strip_prompt:
+        if strip_prompt or (self.backbone.has_encoder and not isinstance(inputs, dict)):
             keep = keep & ~rows["prompt_mask"]
         if isinstance(inputs, dict):
             outputs = {"token_ids": token_ids, "padding_mask": keep}
@@ -178,11 +184,14 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         inputs = [inputs] if scalar else list(inputs)
         if not lengths or not isinstance(lengths[0], (list, tuple)):
             lengths = [lengths] * len(inputs)
-        rows = self._gap_rows(inputs, lengths)
+        rows, prefixes, targets = self._gap_rows(inputs, lengths)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         # Texts end where their last piece does: the end token behind it is context only.
         outputs = self.preprocessor.detokenize(
-            [row[mask][:-1] for row, mask in zip(token_ids, rows["padding_mask"], strict=True)]
+            [
+                [*prefix, *row[target][:-1]]
+                for prefix, row, target in zip(prefixes, token_ids, targets, strict=True)
+            ]
         )
         outputs = outputs[0] if scalar else outputs
         return (outputs, trajectory) if return_trajectory else outputs
@@ -204,7 +213,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         """
         check_integer("batch_size", batch_size, minimum=1)
         if "token_ids" in inputs:
-            rows = BatchChecker(self.backbone.vocabulary_size)(inputs)
+            rows = self.make_checker()(inputs)
         else:
             rows = self._require_preprocessor()(inputs)
             # Padding is part of the canvas but not of the response.
@@ -244,15 +253,19 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         length = preprocessor.sequence_length if max_length is None else max_length
         check_integer("max_length", length, minimum=1)
         self._check_length(length)
-        prefixes = preprocessor.tokenize_prompts(prompts)
-        check_prompt_lengths(prefixes, length)
-        fill = preprocessor.end_token_id
-        return pack_rows(prefixes, [[]] * len(prefixes), length, fill, learn_padding=True)
+        return preprocessor.pack_prompts(prompts, length, learn_padding=True)
 
     def _gap_rows(self, inputs, lengths):
-        """Pack pieces and gaps; the end token behind the last piece says that the text ends."""
+        """Pack pieces and gaps; the end token behind the last piece says that the text ends.
+
+        The first piece is the prefix, which an encoder reads; the rest is the target.
+
+        Returns:
+            `(rows, prefixes, target masks)`: gaps are the rows' "target_mask", and the last is
+            True on all that stands behind the first piece.
+        """
         preprocessor = self._require_preprocessor()
-        prefixes, gaps = [], []
+        prefixes, targets, gaps = [], [], []
         for index, (pieces, gap_lengths) in enumerate(zip(inputs, lengths, strict=True)):
             if len(pieces) != len(gap_lengths) + 1:
                 raise ValueError(
@@ -260,29 +273,32 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
                     f"text around them. Got {len(pieces)} pieces at position {index}."
                 )
             first, *others = preprocessor.tokenize(pieces)
-            tokens = preprocessor.start_tokens() + first
-            gap = [False] * len(tokens)
+            target, gap = [], []
             for gap_length, piece in zip(gap_lengths, others, strict=True):
                 check_integer("gap length", gap_length, minimum=1)
-                tokens += [preprocessor.end_token_id] * gap_length + piece
+                target += [preprocessor.end_token_id] * gap_length + piece
                 gap += [True] * gap_length + [False] * len(piece)
-            prefixes.append([*tokens, preprocessor.end_token_id])
+            prefixes.append(preprocessor.start_tokens() + first)
+            targets.append([*target, preprocessor.end_token_id])
             gaps.append([*gap, False])
-        length = max(map(len, prefixes))
-        self._check_length(length)
-        rows = pack_rows(prefixes, [[]] * len(prefixes), length, preprocessor.end_token_id, False)
-        target_mask = np.zeros((len(gaps), length), bool)
+        longest = max(map(len, targets)) + 1  # behind an encoder's start token
+        if not self.backbone.has_encoder:
+            longest = max(len(p) + len(t) for p, t in zip(prefixes, targets, strict=True))
+        self._check_length(longest)
+        preprocessor.check_prefixes(prefixes, longest)
+        rows = preprocessor.pack(prefixes, targets, longest)
+        target_masks = rows["target_mask"]
+        rows["target_mask"] = np.zeros_like(target_masks)
         for row, gap in enumerate(gaps):
-            target_mask[row, : len(gap)] = gap
-        rows["target_mask"] = target_mask
-        rows["prompt_mask"] = rows["padding_mask"] & ~target_mask
-        return rows
+            rows["target_mask"][row, target_masks[row]] = gap
+        rows["prompt_mask"] = rows["padding_mask"] & ~rows["target_mask"]
+        return rows, prefixes, target_masks
 
     def _check_rows(self, inputs):
         """Turn KerasHub's tokenized prompts into rows whose rest is canvas."""
-        rows = BatchChecker(self.backbone.vocabulary_size)(
-            {"token_ids": inputs["token_ids"], "prompt_mask": inputs["padding_mask"]}
-        )
+        inputs = dict(inputs)
+        inputs["prompt_mask"] = inputs.pop("padding_mask", None)
+        rows = self.make_checker()(inputs)
         self._check_length(rows["token_ids"].shape[1])
         return rows
 

@@ -16,7 +16,12 @@ class DiffusionLMPreprocessor(TextPreprocessor):
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row, prefix and canvas together.
-        add_start_token: bool, whether a row begins with the start token, where there is one.
+        add_start_token: bool, whether a text begins with the start token, where there is one.
+        prefix_length: int or None. For an `EncoderDecoderBackbone`, the length P of the encoder's
+            rows: the prefix goes there, behind it an end token, and a row of length L is a start
+            token and the canvas. None for prefix and canvas in one row.
+        decoder_start_token_id: int or None, token at the start of such a row; None means the
+            tokenizer's start token, or its end token where it has none. T5 has its padding token.
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:

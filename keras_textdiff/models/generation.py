@@ -7,7 +7,9 @@ import dataclasses
 import json
 
 import numpy as np
+from keras import ops, tree
 
+from keras_textdiff.data.batches import ENCODER_KEYS, encoder_tokens
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.compilation import compile_function
 
@@ -38,18 +40,24 @@ def row_keys(rows, num_canvases):
     """Return one key per canvas, made of a row's clean tokens and where they stand.
 
     Args:
-        rows: dict of "token_ids", "padding_mask" and "target_mask", `(B, L)`.
+        rows: dict of "token_ids", "padding_mask" and "target_mask", `(B, L)`, and the encoder's
+            arrays `(B, P)`, where there is one.
         num_canvases: int N.
 
     Returns:
         List of `B * N` keys, a row's canvases side by side.
     """
     contents = []
-    for ids, target, real in zip(
-        rows["token_ids"], rows["target_mask"], rows["padding_mask"], strict=True
+    for prefix, ids, target, real in zip(
+        encoder_tokens(rows),
+        rows["token_ids"],
+        rows["target_mask"],
+        rows["padding_mask"],
+        strict=True,
     ):
         clean = real & ~target
-        contents.append(np.concatenate([ids[clean], np.flatnonzero(clean), [target.sum()]]))
+        parts = [prefix, ids[clean], np.flatnonzero(clean), [target.sum()]]
+        contents.append(np.concatenate(parts))
     return [(*key, n) for key in random.row_keys(contents) for n in range(num_canvases)]
 
 
@@ -57,20 +65,18 @@ def make_canvases(rows, keys, backbone, sampler, seed):
     """Fill target positions with noise, and draw the noise of the loop.
 
     Args:
-        rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(R, L)`.
+        rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(R, L)`, and
+            the encoder's arrays `(B, P)`, where there is one.
         keys: list of R keys, see `row_keys`.
-        backbone: `TransformerBackbone`.
+        backbone: `TransformerBackbone` or `EncoderDecoderBackbone`.
         sampler: `Sampler`.
         seed: int.
 
     Returns:
-        Dict of arrays for the compiled loop, L padded to a multiple of `LENGTH_BUCKET` (or to
-        the backbone's learned positions, where these are fewer).
+        Dict of arrays for the compiled loop, L and P padded to a multiple of `LENGTH_BUCKET` (L
+        to the backbone's learned positions, where these are fewer).
     """
     length = rows["token_ids"].shape[1]
-    padded_length = length + -length % LENGTH_BUCKET
-    if backbone.num_learned_positions is not None:
-        padded_length = min(padded_length, backbone.num_learned_positions)
     noise_ids = np.stack(
         [
             random.generator("canvas", seed, *key).integers(0, backbone.vocabulary_size, length)
@@ -81,7 +87,10 @@ def make_canvases(rows, keys, backbone, sampler, seed):
     noise = sampler.draw_noise(seed, keys, length)
     inputs = {**rows, "token_ids": canvas, **noise}
     for name, value in inputs.items():
-        widths = [(0, 0)] * (value.ndim - 1) + [(0, padded_length - length)]
+        padded_length = value.shape[-1] + -value.shape[-1] % LENGTH_BUCKET
+        if backbone.num_learned_positions is not None:
+            padded_length = min(padded_length, backbone.num_learned_positions)
+        widths = [(0, 0)] * (value.ndim - 1) + [(0, padded_length - value.shape[-1])]
         inputs[name] = np.pad(value, widths, constant_values=0.5 if name in noise else 0)
     return inputs
 
@@ -92,7 +101,8 @@ def run_sampler(model, sampler, rows, *, seed, batch_size, return_trajectory, ca
     Args:
         model: `DiffusionLM`.
         sampler: `Sampler`.
-        rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(B, L)`.
+        rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(B, L)`, and
+            the encoder's arrays `(B, P)`, where there is one.
         seed: int.
         batch_size: int, prompts at a time.
         return_trajectory: bool.
@@ -104,25 +114,30 @@ def run_sampler(model, sampler, rows, *, seed, batch_size, return_trajectory, ca
     Raises:
         ValueError: where the model returned NaN or infinite logits, naming the step.
     """
+    num_canvases = sampler.num_canvases
 
     def function(inputs):
+        # Once per prompt; its canvases, and all steps, share it.
+        context = tree.map_structure(
+            lambda x: ops.repeat(x, num_canvases, axis=0), model.backbone.encode(inputs)
+        )
+
         def denoiser(canvas):
-            hidden_states = model.hidden_states({**inputs, "token_ids": canvas})
-            return model.backbone.logits(hidden_states)
+            inputs_now = {**inputs, "token_ids": canvas}
+            return model.backbone.logits(model.hidden_states(inputs_now, context=context))
 
         return sampler.run(denoiser, inputs, return_trajectory)
 
     config = json.dumps(registration.serialize(sampler), sort_keys=True)
     compiled = cache.get((config, return_trajectory), model, function)
-    num_canvases = sampler.num_canvases
     keys = row_keys(rows, num_canvases)
     num_rows, length = rows["token_ids"].shape
     parts = []
     for start in range(0, num_rows, batch_size):
-        part = {
-            name: np.repeat(value[start : start + batch_size], num_canvases, axis=0)
-            for name, value in rows.items()
-        }
+        part = {}
+        for name, value in rows.items():
+            value = value[start : start + batch_size]
+            part[name] = value if name in ENCODER_KEYS else np.repeat(value, num_canvases, axis=0)
         part_keys = keys[start * num_canvases : (start + batch_size) * num_canvases]
         outputs = compiled(make_canvases(part, part_keys, model.backbone, sampler, seed))
         failed_step = int(outputs.pop("failed_step"))

@@ -4,7 +4,7 @@ import keras_hub
 import numpy as np
 
 from keras_textdiff import presets
-from keras_textdiff.data.packing import pack_rows
+from keras_textdiff.data.packing import pack_encoder_decoder_rows, pack_rows
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer
 
@@ -18,19 +18,43 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row.
-        add_start_token: bool, whether a row begins with the tokenizer's start token, where it
+        add_start_token: bool, whether a text begins with the tokenizer's start token, where it
             has one.
+        prefix_length: int or None. For an `EncoderDecoderBackbone`, the length P of the encoder's
+            rows: prefixes go there, behind them an end token, and the rows of length L begin with
+            a start token and hold the target alone. None for prefix and target in one row.
+        decoder_start_token_id: int or None, token at the start of such a row; None means the
+            tokenizer's start token, or its end token where it has none. T5 has its padding token.
         **kwargs: see `keras_hub.models.Preprocessor`.
     """
 
     learn_padding = False
     split_documents = False
 
-    def __init__(self, tokenizer, sequence_length=1024, add_start_token=True, **kwargs):
+    def __init__(
+        self,
+        tokenizer,
+        sequence_length=1024,
+        add_start_token=True,
+        prefix_length=None,
+        decoder_start_token_id=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer
         self.sequence_length = check_integer("sequence_length", sequence_length, minimum=2)
         self.add_start_token = bool(add_start_token)
+        if prefix_length is not None:
+            check_integer("prefix_length", prefix_length, minimum=2)
+        elif decoder_start_token_id is not None:
+            raise ValueError(
+                "`decoder_start_token_id` is for rows of a decoder: set `prefix_length`, too. Got "
+                f"{decoder_start_token_id}."
+            )
+        if decoder_start_token_id is not None:
+            check_integer("decoder_start_token_id", decoder_start_token_id, minimum=0)
+        self.prefix_length = prefix_length
+        self.decoder_start_token_id = decoder_start_token_id
         self.built = True
 
     @classmethod
@@ -78,13 +102,73 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         return [str(next(texts)) if row else "" for row in rows]
 
     def start_tokens(self):
-        """Return the tokens that begin a row."""
+        """Return the tokens that begin a text."""
         start = getattr(self.tokenizer, "start_token_id", None)
         return [start] if self.add_start_token and start is not None else []
+
+    def row_start_token_id(self):
+        """Return the token that begins a decoder's row."""
+        if self.decoder_start_token_id is not None:
+            return self.decoder_start_token_id
+        start = getattr(self.tokenizer, "start_token_id", None)
+        return self.end_token_id if start is None else start
 
     def tokenize_prompts(self, prompts):
         """Return the prefix of each prompt: the start token and the prompt's tokens."""
         return [self.start_tokens() + row for row in self.tokenize(prompts)]
+
+    def pack(self, prefixes, targets, length, fill_token_id=None, learn_padding=False):
+        """Put prefixes and targets into rows, for a decoder alone or with an encoder.
+
+        Args:
+            prefixes: list of B lists of token ids.
+            targets: list of B lists of token ids.
+            length: int L.
+            fill_token_id: int, see `data.packing.pack_rows`; None means the end token.
+            learn_padding: bool, see there.
+
+        Returns:
+            Dict of arrays, see `data.packing`.
+        """
+        fill = self.end_token_id if fill_token_id is None else fill_token_id
+        if self.prefix_length is None:
+            return pack_rows(prefixes, targets, length, fill, learn_padding)
+        return pack_encoder_decoder_rows(
+            prefixes,
+            targets,
+            self.prefix_length,
+            length,
+            start_token_id=self.row_start_token_id(),
+            end_token_id=self.end_token_id,
+            fill_token_id=fill,
+            learn_padding=learn_padding,
+        )
+
+    def pack_prompts(self, prompts, length, fill_token_id=None, learn_padding=False):
+        """Tokenize prompts and put them into rows that are to be written, see `pack`.
+
+        Raises:
+            ValueError: where a prompt does not fit, or leaves no room for new tokens.
+        """
+        check_integer("max_length", length, minimum=1 if self.prefix_length is None else 2)
+        prefixes = self.tokenize_prompts(prompts)
+        self.check_prefixes(prefixes, length)
+        return self.pack(prefixes, [[]] * len(prefixes), length, fill_token_id, learn_padding)
+
+    def check_prefixes(self, prefixes, length):
+        """Raise a ValueError where one of some prefixes to be written behind does not fit."""
+        for index, prefix in enumerate(prefixes):
+            if self.prefix_length is None and len(prefix) >= length:
+                raise ValueError(
+                    f"Prompt {index} has {len(prefix)} tokens and `max_length` is {length}: no "
+                    "room is left for new text. Pass a larger `max_length` or a shorter prompt."
+                )
+            if self.prefix_length is not None and len(prefix) >= self.prefix_length:
+                raise ValueError(
+                    f"Prompt {index} has {len(prefix)} tokens and an end token behind them; the "
+                    f"encoder's rows have a `prefix_length` of {self.prefix_length}. Pass a "
+                    "shorter prompt, or make the preprocessor with a larger `prefix_length`."
+                )
 
     def call(self, x, y=None, sample_weight=None, sequence_length=None, epoch=0):
         """Turn text into a training batch.
@@ -98,8 +182,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             epoch: int; each epoch splits documents elsewhere.
 
         Returns:
-            Dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", see
-            `data.packing.pack_rows`.
+            Dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", and with
+            `prefix_length` "encoder_token_ids" and "encoder_padding_mask", see `data.packing`.
         """
         if y is not None or sample_weight is not None:
             raise ValueError(
@@ -122,15 +206,18 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         else:
             documents = [row + end for row in self.tokenize(_as_list(x))]
             starts = self.start_tokens()
+            # With an encoder, always: it has nothing to read where documents are whole targets.
+            split_documents = self.split_documents or self.prefix_length is not None
+            prefix_room = length if self.prefix_length is None else self.prefix_length
             prefixes, targets = [], []
             for document, key in zip(documents, random.row_keys(documents), strict=True):
-                document = document[: length - len(starts)]
                 split = 0
-                if self.split_documents:
-                    split = random.generator("split", epoch, *key).integers(len(document))
+                if split_documents:
+                    choices = max(min(len(document), prefix_room - len(starts)), 1)
+                    split = random.generator("split", epoch, *key).integers(choices)
                 prefixes.append(starts + document[:split])
                 targets.append(document[split:])
-        return pack_rows(prefixes, targets, length, self.end_token_id, self.learn_padding)
+        return self.pack(prefixes, targets, length, learn_padding=self.learn_padding)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -138,6 +225,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             **super().get_config(),
             "sequence_length": self.sequence_length,
             "add_start_token": self.add_start_token,
+            "prefix_length": self.prefix_length,
+            "decoder_start_token_id": self.decoder_start_token_id,
         }
 
 

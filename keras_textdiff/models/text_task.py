@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import objectives, presets
+from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BATCH_KEYS, BatchChecker, make_batches
+from keras_textdiff.data.batches import BatchChecker, make_batches
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
@@ -25,7 +26,7 @@ class TextTask:
     and set `default_objective`.
 
     Args:
-        backbone: `TransformerBackbone`.
+        backbone: `TransformerBackbone` or `EncoderDecoderBackbone`.
         preprocessor: `TextPreprocessor` or None for tokenized inputs.
         **kwargs: see `keras_hub.models.Task`.
     """
@@ -35,7 +36,7 @@ class TextTask:
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if preprocessor is not None:
-            _check_vocabularies(backbone, preprocessor.tokenizer)
+            _check_preprocessor(backbone, preprocessor)
         self.backbone = backbone
         self.preprocessor = preprocessor
         inputs = backbone.input
@@ -70,38 +71,36 @@ class TextTask:
             return []
         return [self._loss_tracker, *self._objective.metrics.values()]
 
-    def hidden_states(self, inputs, training=False):
+    def hidden_states(self, inputs, training=False, context=None):
         """Run the backbone.
 
         Args:
-            inputs: dict of "token_ids" `(B, L)`, "padding_mask" and, for attention "prefix",
-                "prompt_mask"; more is ignored.
+            inputs: dict of "token_ids" `(B, L)`, "padding_mask" and what else `backbone.input`
+                names; more is ignored.
             training: bool.
+            context: what `backbone.encode` made of the inputs, so that several canvases share it;
+                None to encode here.
 
         Returns:
             Float tensor `(B, L, D)` whose reverse embedding gives the logits.
         """
-        names = self.backbone.input
-        missing = sorted(set(names) - set(inputs))
-        if missing:
-            raise ValueError(
-                f"Attention {self.backbone.attention!r} needs the inputs {sorted(names)}. "
-                f"Missing: {missing}."
-            )
-        tensors = {name: ops.convert_to_tensor(inputs[name]) for name in names}
-        return self.backbone(tensors, training=training)
+        if context is None:
+            context = self.backbone.encode(inputs, training=training)
+        return self.backbone.decode(inputs, context, training=training)
 
     def call(self, inputs, training=None, mask=None):
         """Return logits `(B, L, V)`, or, where `inputs` has a "target_mask", the objective."""
+        training = bool(training)
         if "target_mask" not in inputs:
-            return self.backbone.logits(self.hidden_states(inputs, training=bool(training)))
+            return self.backbone.logits(self.hidden_states(inputs, training=training))
+        context = self.backbone.encode(inputs, training=training)  # once for all unrolls
         denoiser = Denoiser(
             hidden_states=lambda token_ids: self.hidden_states(
-                {**inputs, "token_ids": token_ids}, training=bool(training)
+                {**inputs, "token_ids": token_ids}, training=training, context=context
             ),
             embedding=self.backbone.token_embedding,
             seed=self.seed_generator,
-            training=bool(training),
+            training=training,
         )
         loss, metrics = self.objective(denoiser, inputs)
         return {"loss": loss, "metrics": metrics}
@@ -122,9 +121,13 @@ class TextTask:
 
     # === Data ===
 
+    def make_checker(self):
+        """Return the `BatchChecker` of this model's tokenized batches."""
+        return BatchChecker(self.backbone.vocabulary_size, self.backbone.has_encoder)
+
     def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None):
         """Return tokenized batches and the checker that saw them."""
-        checker = BatchChecker(self.backbone.vocabulary_size)
+        checker = self.make_checker()
 
         def prepare(examples, epoch):
             if isinstance(examples, dict) and "token_ids" in examples:
@@ -160,9 +163,10 @@ class TextTask:
 
         Args:
             x: a list of strings; a dict of "prompts" and "responses"; a dict of arrays
-                "token_ids" with "padding_mask", "prompt_mask" and "target_mask" as needed; or a
-                source of batches of these: `keras.utils.PyDataset`, grain, `tf.data`, torch
-                `DataLoader`, generator.
+                "token_ids" with "padding_mask", "prompt_mask" and "target_mask" as needed, and
+                with an encoder "encoder_token_ids" and "encoder_padding_mask"; or a source of
+                batches of these: `keras.utils.PyDataset`, grain, `tf.data`, torch `DataLoader`,
+                generator.
             y: must be None.
             batch_size: int or None (32), for examples in memory.
             epochs: int.
@@ -222,8 +226,10 @@ class TextTask:
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        names = [key for key in BATCH_KEYS if key != "target_mask"]
-        batches = (({name: batch[name] for name in names},) for batch in _unpack_batches(batches))
+        batches = (
+            ({key: value for key, value in batch.items() if key != "target_mask"},)
+            for batch in _unpack_batches(batches)
+        )
         with _no_surprise_at_the_end(steps):
             return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
@@ -291,7 +297,7 @@ class TextTask:
             preset,
             cls,
             task_classes=tuple(TextTask.__subclasses__()),
-            backbone_classes=(TransformerBackbone,),
+            backbone_classes=tuple(TextBackbone.__subclasses__()),
             preprocessor_classes=tuple(TextPreprocessor.__subclasses__()),
             load_weights=load_weights,
             **kwargs,
@@ -386,9 +392,24 @@ def _check_optimizer(optimizer, variables):
             return
 
 
-def _check_vocabularies(backbone, tokenizer):
+def _check_preprocessor(backbone, preprocessor):
+    """Refuse a preprocessor whose rows the backbone cannot read."""
+    if backbone.has_encoder != (preprocessor.prefix_length is not None):
+        fix = (
+            "the length of its encoder's rows" if backbone.has_encoder else "None: one row for all"
+        )
+        raise ValueError(
+            f"A preprocessor for a {type(backbone).__name__} needs as `prefix_length` {fix}. Got "
+            f"{preprocessor.prefix_length}."
+        )
+    start = preprocessor.decoder_start_token_id
+    if start is not None and start >= backbone.vocabulary_size:
+        raise ValueError(
+            f"`decoder_start_token_id` is {start} and the backbone's vocabulary "
+            f"{backbone.vocabulary_size}. Pass the start token that the backbone was trained with."
+        )
     try:
-        size = tokenizer.vocabulary_size()
+        size = preprocessor.tokenizer.vocabulary_size()
     except ValueError:  # its vocabulary is loaded after it, from a saved file
         return
     if size > backbone.vocabulary_size:

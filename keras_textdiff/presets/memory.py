@@ -8,6 +8,7 @@ from keras_textdiff.presets.schema import below
 
 # However small a layer is, it takes time and Python objects.
 MAXIMUM_LAYERS = 1024
+LAYER_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
 
 
 def machine_gigabytes():
@@ -38,11 +39,11 @@ def check_memory(backbone, policy, maximum_gigabytes=None):
             f"{' (the memory of this machine)' if maximum_gigabytes is None else ''}. Correct "
             "the sizes, use a smaller dtype, or pass `maximum_gigabytes`."
         )
-    layers = backbone.config.get("num_layers", 1)
-    if layers > MAXIMUM_LAYERS:
-        raise ValueError(
-            f"{below(backbone.where, 'config.num_layers')}: at most {MAXIMUM_LAYERS}. Got {layers}."
-        )
+    for name in LAYER_COUNTS:
+        layers = backbone.config.get(name, 1)
+        if layers > MAXIMUM_LAYERS:
+            place = below(backbone.where, f"config.{name}")
+            raise ValueError(f"{place}: at most {MAXIMUM_LAYERS}. Got {layers}.")
 
 
 def bytes_per_parameter(policy):

@@ -4,7 +4,7 @@ import os
 
 import keras_hub
 
-from keras_textdiff.models import DiffusionLM, DiffusionLMPreprocessor
+from keras_textdiff.models import CausalLMPreprocessor, DiffusionLM, DiffusionLMPreprocessor
 from keras_textdiff.transfer.convert import convert_backbone
 from keras_textdiff.transfer.load_source import FORMS, load_source
 from keras_textdiff.utils.checks import check_choice
@@ -24,7 +24,8 @@ def ar2diff(source, *, attention="bidirectional", block_length=None, logit_shift
             `transfer.families`, a `keras_textdiff.models.CausalLM` or its backbone, or what
             `from_preset` takes: a KerasHub preset name, "hf://user/name",
             "kaggle://user/model/keras/variation" or a local folder (str or `pathlib.Path`).
-        attention: "bidirectional", "prefix" or "block", see `TransformerBackbone`.
+        attention: "bidirectional", "prefix" or "block", see `TransformerBackbone`; an
+            encoder-decoder has "bidirectional" alone.
         block_length: int, tokens per block; for attention "block" only.
         logit_shift: bool, whether position i is predicted at position i - 1, as the source was
             trained to (see `DiffusionLM`).
@@ -33,7 +34,7 @@ def ar2diff(source, *, attention="bidirectional", block_length=None, logit_shift
 
     Returns:
         `keras_textdiff.models.DiffusionLM` with a copy of the weights and, where the source has
-        a preprocessor, its tokenizer and sequence length.
+        a preprocessor, its tokenizer and lengths.
 
     Raises:
         ValueError: for anything that is not such a source, and see `convert_backbone`.
@@ -66,8 +67,21 @@ def ar2diff(source, *, attention="bidirectional", block_length=None, logit_shift
     )
     if preprocessor is not None:
         preprocessor = DiffusionLMPreprocessor(
-            preprocessor.tokenizer,
-            sequence_length=preprocessor.sequence_length,
-            add_start_token=preprocessor.add_start_token,
+            preprocessor.tokenizer, **_preprocessor_options(preprocessor)
         )
     return DiffusionLM(backbone, preprocessor=preprocessor, logit_shift=logit_shift)
+
+
+def _preprocessor_options(source):
+    """Return the options of a source's preprocessor that a `DiffusionLMPreprocessor` keeps."""
+    names = ("sequence_length", "add_start_token")
+    if isinstance(source, CausalLMPreprocessor):
+        names += ("prefix_length", "decoder_start_token_id")
+    elif isinstance(source, keras_hub.models.T5Seq2SeqLMPreprocessor):
+        return {
+            "sequence_length": source.decoder_sequence_length,
+            "prefix_length": source.encoder_sequence_length,
+            "add_start_token": False,  # T5's is another name for its end token
+            "decoder_start_token_id": source.tokenizer.pad_token_id,
+        }
+    return {name: getattr(source, name) for name in names}

@@ -1,17 +1,20 @@
-"""From a pretrained autoregressive backbone to a `TransformerBackbone` with the same weights."""
+"""From a pretrained autoregressive backbone to one of ours with the same weights."""
 
 from collections import Counter
 
 import keras_hub
 from keras import ops
 
-from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.transfer.families import FAMILIES
 from keras_textdiff.transfer.families.weights import Unused, Weight
+from keras_textdiff.utils.checks import check_choice
+
+OWN_CLASSES = (TransformerBackbone, EncoderDecoderBackbone)
 
 
 def convert_backbone(source, *, attention="bidirectional", block_length=None, dtype=None):
-    """Build a `TransformerBackbone` that computes what `source` computes.
+    """Build a backbone of ours that computes what `source` computes.
 
     With `attention="causal"` its logits are those of the source; another mode changes who
     attends to whom and nothing else. Weights are copied one at a time, and every weight on
@@ -19,13 +22,15 @@ def convert_backbone(source, *, attention="bidirectional", block_length=None, dt
     losses) is left behind; its dropout rate is kept.
 
     Args:
-        source: a backbone of a supported KerasHub class, or a `TransformerBackbone`.
-        attention: see `TransformerBackbone`.
+        source: a backbone of a supported KerasHub class, a `TransformerBackbone` or an
+            `EncoderDecoderBackbone`.
+        attention: see `TransformerBackbone` and `EncoderDecoderBackbone`.
         block_length: int, tokens per block; for attention "block" only.
         dtype: dtype or `keras.DTypePolicy`; None keeps the source's.
 
     Returns:
-        `TransformerBackbone`; it shares no memory with `source`.
+        `TransformerBackbone`, or for an encoder-decoder `EncoderDecoderBackbone`; it shares no
+        memory with `source`.
 
     Raises:
         ValueError: for an unsupported class or configuration, a source with LoRA or
@@ -38,17 +43,26 @@ def convert_backbone(source, *, attention="bidirectional", block_length=None, dt
     ```
     """
     _check_source(source)
-    if type(source) is TransformerBackbone:
+    cls = type(source) if type(source) in OWN_CLASSES else FAMILIES[type(source)].backbone_class
+    check_choice("attention", attention, cls.attention_modes)
+    if type(source) is cls:
         config = source.get_config()
         for name in ("name", "trainable", "dtype"):
             del config[name]
         weights = None
     else:
         config, weights = _read_family(source)
-    config.update(attention=attention, block_length=block_length)
+    config["attention"] = attention
+    if "block" in cls.attention_modes:
+        config["block_length"] = block_length
+    elif block_length is not None:
+        raise ValueError(
+            f"`block_length` goes with attention 'block', which {cls.__name__} does not have. Got "
+            f"{block_length}. Leave it out."
+        )
     if dtype is None:  # the embedding's: some sources do not hand theirs down to the layers
         dtype = source.token_embedding.dtype_policy
-    backbone = TransformerBackbone(**config, dtype=dtype)
+    backbone = cls(**config, dtype=dtype)
     if weights is None:
         pairs = zip(source.weights, backbone.weights, strict=True)
         weights = [Weight(destination.path, (variable,)) for variable, destination in pairs]
@@ -90,9 +104,9 @@ def copy_weights(weights, source, backbone):
 def _check_source(source):
     """Raise a ValueError where the weights of `source` are not plain weights to copy."""
     name = type(source).__name__
-    if type(source) is not TransformerBackbone and type(source) not in FAMILIES:
+    if type(source) not in OWN_CLASSES and type(source) not in FAMILIES:
         raise ValueError(
-            f"Cannot convert {name}. Pass a TransformerBackbone or one of "
+            f"Cannot convert {name}. Pass one of {[cls.__name__ for cls in OWN_CLASSES]}, or of "
             f"{sorted(cls.__name__ for cls in FAMILIES)} from keras_hub.models (not a subclass, "
             "which may compute something else)."
         )
@@ -112,7 +126,7 @@ def _check_source(source):
 
 
 def _read_family(source):
-    """Return the arguments of `TransformerBackbone` and the weight mapping for `source`."""
+    """Return the arguments of our backbone and the weight mapping for `source`."""
     family = FAMILIES[type(source)]
     try:
         return family.config(source), family.weights(source)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_textdiff.backbones.layers.cross_attention import CrossAttention
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.feed_forward import FeedForward
 from keras_textdiff.backbones.layers.mixture_of_experts import MixtureOfExperts
@@ -15,6 +16,7 @@ from tests.tiny import to_numpy
 
 X = np.random.default_rng(0).normal(size=(2, 6, 16)).astype("float32")
 MASK = np.tri(6, dtype=bool)[None, None].repeat(2, axis=0)
+BIAS = np.random.default_rng(1).normal(size=(1, 4, 6, 6)).astype("float32")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,7 @@ MASK = np.tri(6, dtype=bool)[None, None].repeat(2, axis=0)
         FeedForward(24),
         FeedForward(24, activation="gelu_tanh", gated=False, use_bias=True),
         FeedForward(24, activation="clamped_swiglu"),
+        FeedForward(24, activation="gelu"),
         MixtureOfExperts(4, 2, 24),
         MixtureOfExperts(4, 1, 24, normalize_weights=False, use_bias=True),
     ],
@@ -51,6 +54,41 @@ def test_life_of_attention(options):
 def test_life_of_a_block():
     block = TransformerBlock(SelfAttention(4, 2, 8), FeedForward(24), use_post_normalization=True)
     check_layer(block, X, MASK)
+
+
+def test_life_of_a_block_that_attends_to_an_encoder():
+    block = TransformerBlock(
+        SelfAttention(4, 2, 8),
+        FeedForward(24),
+        cross_attention=CrossAttention(4, 2, 8),
+        use_post_normalization=True,
+    )
+    encoded, no_rope = X[:, :5] + 1, (None, None)
+    check_layer(block, X, MASK, *no_rope, BIAS, encoded, MASK[..., :5])
+
+
+@pytest.mark.parametrize("options", [{}, {"use_qkv_bias": True, "use_output_bias": True}])
+def test_life_of_cross_attention(options):
+    check_layer(CrossAttention(4, 2, 8, scale=0.3, **options), X, X[:, :5] + 1, MASK[..., :5])
+
+
+def test_cross_attention_is_self_attention_to_another_sequence():
+    ours, twin = CrossAttention(4, 2, 8), SelfAttention(4, 2, 8)
+    expected = to_numpy(twin(X, MASK))
+    ours(X, X, MASK)
+    ours.set_weights(twin.get_weights())
+    np.testing.assert_allclose(to_numpy(ours(X, X, MASK)), expected, rtol=1e-4, atol=1e-5)
+    projected = ours.project(X)
+    np.testing.assert_allclose(to_numpy(ours(X, projected, MASK)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_position_bias_is_added_to_the_logits():
+    """A bias that rules out what a mask rules out gives what the mask gives."""
+    layer = SelfAttention(4, 2, 8)
+    expected = to_numpy(layer(X, MASK))
+    bias = np.where(MASK[:1], 0.0, -1e9).repeat(4, axis=1).astype("float32")
+    output = layer(X, np.ones_like(MASK), position_bias=bias)
+    np.testing.assert_allclose(to_numpy(output), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_explicit_attention_equals_the_fused_one():

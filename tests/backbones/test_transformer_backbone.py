@@ -9,6 +9,7 @@ from tests.tiny import to_numpy
 
 VARIANTS = {
     "plain": {},
+    "t5": {"rope": None, "num_position_buckets": 8, "attention_scale": 1.0},
     "gpt2": {
         "rope": None,
         "num_learned_positions": 16,

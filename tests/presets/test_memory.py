@@ -14,6 +14,7 @@ OPTIONS = [
     {"use_feed_forward_bias": True, "gated_feed_forward": False, "activation": "relu"},
     {"num_experts": 3, "expert_layers": (1,), "use_expert_bias": True},
     {"num_experts": 3, "expert_layers": [0, 1, 1], "expert_intermediate_dim": 5},
+    {"num_position_buckets": 8, "rope": None},
     {"num_layers": 3, "head_dim": 6, "num_key_value_heads": 1, "rope": None, "dropout": 0.1},
     {"attention": "block", "block_length": 2, "sliding_window": 2, "sliding_window_layers": (0,)},
 ]

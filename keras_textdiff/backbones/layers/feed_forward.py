@@ -14,11 +14,14 @@ def _clamped_swiglu(gate, up):
 # How the gate and the up projection combine (Shazeer 2020, arXiv 2002.05202).
 GATED_ACTIVATIONS = {
     "silu": lambda gate, up: ops.silu(gate) * up,
+    "gelu": lambda gate, up: ops.gelu(gate, approximate=False) * up,
+    "relu": lambda gate, up: ops.relu(gate) * up,
     "gelu_tanh": lambda gate, up: ops.gelu(gate, approximate=True) * up,
     "clamped_swiglu": _clamped_swiglu,  # GPT-OSS
 }
 PLAIN_ACTIVATIONS = {
     "silu": ops.silu,
+    "gelu": lambda x: ops.gelu(x, approximate=False),
     "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
     "relu": ops.relu,
 }
@@ -30,7 +33,8 @@ class FeedForward(keras.layers.Layer):
 
     Args:
         intermediate_dim: int, size between the two layers.
-        activation: "silu", "gelu_tanh", and "clamped_swiglu" where gated or "relu" where not.
+        activation: "silu", "gelu", "gelu_tanh" (its approximation), "relu", and where gated
+            "clamped_swiglu".
         gated: bool, whether a second projection multiplies the activated one.
         use_bias: bool, whether the dense layers have a bias.
         **kwargs: see `keras.layers.Layer`.

@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
+from keras_textdiff.backbones.layers.attention import attend, build_projections
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.rotary_embedding import rotate
 from keras_textdiff.utils.registration import register
-
-MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 
 
 @register
@@ -33,6 +32,8 @@ class SelfAttention(keras.layers.Layer):
         x: float tensor `(B, L, D)`.
         mask: bool tensor `(B, 1, L, K)`, True where a query may attend to a key.
         cosine, sine: rotary tensors `(1, L, 1, H)`, or None for no rotation.
+        position_bias: float tensor `(1, num_query_heads, L, K)` added to the attention logits,
+            or None.
         key_cache, value_cache: float tensors `(B, K, num_key_value_heads, H)` or None.
         cache_index: int, where in the cache this call's keys and values go.
 
@@ -74,36 +75,16 @@ class SelfAttention(keras.layers.Layer):
 
     def build(self, input_shape):
         """Create the projections for inputs `(B, L, D)`."""
-        hidden_dim = input_shape[-1]
-        query_shape = (None, None, self.num_query_heads, self.head_dim)
-        key_shape = (None, None, self.num_key_value_heads, self.head_dim)
-        for name, shape in (("query", query_shape), ("key", key_shape), ("value", key_shape)):
-            layer = keras.layers.EinsumDense(
-                "bld,dnh->blnh",
-                output_shape=shape[1:],
-                bias_axes="nh" if self.use_qkv_bias else None,
-                name=name,
-                dtype=self.dtype_policy,
-            )
-            layer.build(input_shape)
-            setattr(self, name, layer)
-        self.attention_output = keras.layers.EinsumDense(
-            "blnh,nhd->bld",
-            output_shape=(None, hidden_dim),
-            bias_axes="d" if self.use_output_bias else None,
-            name="attention_output",
-            dtype=self.dtype_policy,
-        )
-        self.attention_output.build(query_shape)
+        build_projections(self, input_shape)
         if self.query_key_normalization is not None:
-            for name, shape in (("query_norm", query_shape), ("key_norm", key_shape)):
+            for name in ("query_norm", "key_norm"):
                 layer = FeatureNormalization(
                     self.query_key_normalization,
                     self.query_key_epsilon,
                     name=name,
                     dtype=self.dtype_policy,
                 )
-                layer.build(shape)
+                layer.build((None, None, None, self.head_dim))
                 setattr(self, name, layer)
         if self.use_sinks:
             self.sinks = self.add_weight(
@@ -112,7 +93,15 @@ class SelfAttention(keras.layers.Layer):
         self.built = True
 
     def call(
-        self, x, mask, cosine=None, sine=None, key_cache=None, value_cache=None, cache_index=0
+        self,
+        x,
+        mask,
+        cosine=None,
+        sine=None,
+        position_bias=None,
+        key_cache=None,
+        value_cache=None,
+        cache_index=0,
     ):
         """Attend; with a cache, write this call's keys and values into it first."""
         query, key, value = self.query(x), self.key(x), self.value(x)
@@ -124,28 +113,18 @@ class SelfAttention(keras.layers.Layer):
             start = (0, cache_index, 0, 0)
             key = ops.slice_update(key_cache, start, ops.cast(key, key_cache.dtype))
             value = ops.slice_update(value_cache, start, ops.cast(value, value_cache.dtype))
-        output = self.attention_output(self._attend(query, key, value, mask))
+        attended = attend(
+            query,
+            key,
+            value,
+            mask,
+            scale=self.scale,
+            bias=position_bias,
+            soft_cap=self.soft_cap,
+            sinks=self.sinks if self.use_sinks else None,
+        )
+        output = self.attention_output(attended)
         return output if key_cache is None else (output, key, value)
-
-    def _attend(self, query, key, value, mask):
-        """Return the attended values `(B, L, N, H)`."""
-        scale = self.head_dim**-0.5 if self.scale is None else self.scale
-        groups = self.num_query_heads // self.num_key_value_heads
-        if groups > 1:
-            key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
-        if self.soft_cap is None and not self.use_sinks:
-            return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
-        logits = ops.cast(ops.einsum("bqnh,bknh->bnqk", query, key), "float32") * scale
-        if self.soft_cap is not None:
-            logits = ops.tanh(logits / self.soft_cap) * self.soft_cap
-        logits = ops.where(mask, logits, MASKED)
-        if self.use_sinks:
-            sinks = ops.cast(self.sinks, "float32")[None, :, None, None]
-            sinks = ops.broadcast_to(sinks, (*ops.shape(logits)[:-1], 1))
-            weights = ops.softmax(ops.concatenate([logits, sinks], axis=-1), axis=-1)[..., :-1]
-        else:
-            weights = ops.softmax(logits, axis=-1)
-        return ops.einsum("bnqk,bknh->bqnh", ops.cast(weights, value.dtype), value)
 
     def compute_output_shape(self, x_shape, *args, **kwargs):
         """Return the shape of `x`."""

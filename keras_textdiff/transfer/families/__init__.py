@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import keras_hub
 
+from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.transfer.families.gemma import (
     gemma3_config,
     gemma3_weights,
@@ -24,18 +25,21 @@ from keras_textdiff.transfer.families.phi3 import phi3_config, phi3_weights
 from keras_textdiff.transfer.families.qwen import qwen3_config, qwen3_weights, qwen_config
 from keras_textdiff.transfer.families.qwen3_moe import qwen3_moe_config, qwen3_moe_weights
 from keras_textdiff.transfer.families.smollm3 import smollm3_config, smollm3_weights
+from keras_textdiff.transfer.families.t5 import t5_config, t5_weights
 
 
 class Family(NamedTuple):
-    """How one KerasHub backbone class becomes a `TransformerBackbone`.
+    """How one KerasHub backbone class becomes a backbone of ours.
 
     Args:
-        config: callable, backbone to arguments of `TransformerBackbone`.
+        config: callable, backbone to arguments of `backbone_class`.
         weights: callable, backbone to a list of `Weight` and `Unused`.
+        backbone_class: `TransformerBackbone` or `EncoderDecoderBackbone`.
     """
 
     config: Callable
     weights: Callable
+    backbone_class: type = TransformerBackbone
 
 
 FAMILIES = {
@@ -52,6 +56,7 @@ FAMILIES = {
     keras_hub.models.MixtralBackbone: Family(mixtral_config, mixtral_weights),
     keras_hub.models.Qwen3MoeBackbone: Family(qwen3_moe_config, qwen3_moe_weights),
     keras_hub.models.GptOssBackbone: Family(gpt_oss_config, gpt_oss_weights),
+    keras_hub.models.T5Backbone: Family(t5_config, t5_weights, EncoderDecoderBackbone),
 }
 
 __all__ = ["FAMILIES", "Family"]

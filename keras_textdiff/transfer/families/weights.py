@@ -10,11 +10,11 @@ from keras import ops
 
 
 class Weight(NamedTuple):
-    """One weight of `TransformerBackbone` and the variables that it is made of.
+    """One weight of our backbone and the variables that it is made of.
 
     Args:
-        destination: str, path of the weight in `TransformerBackbone`.
-        sources: tuple of variables of the source.
+        destination: str, path of the weight in our backbone.
+        sources: tuple of variables of the source; empty for a weight that it has nothing for.
         transform: callable from the sources' tensors to the weight, or None for one that is
             copied as it is.
     """
