@@ -12,7 +12,8 @@ import numpy as np
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_token_ids
 
-BATCH_KEYS = ("token_ids", "padding_mask", "prompt_mask", "target_mask")
+MASKS = ("padding_mask", "prompt_mask", "target_mask")
+BATCH_KEYS = ("token_ids", *MASKS, "segment_ids")
 
 
 class BatchChecker:
@@ -32,7 +33,7 @@ class BatchChecker:
         self.num_unsupervised_rows = 0
 
     def __call__(self, batch):
-        """Return the batch as NumPy arrays with all of `BATCH_KEYS`.
+        """Return the batch as NumPy arrays with all of `MASKS`, and "segment_ids" where packed.
 
         Raises:
             ValueError: for missing or unknown keys, shapes that differ, ids outside the
@@ -57,14 +58,22 @@ class BatchChecker:
                 f"'token_ids' must be a non-empty (batch, length) array. Got {token_ids.shape}."
             )
         check_token_ids("token_ids", token_ids, self.vocabulary_size)
-        for key in BATCH_KEYS[1:]:
-            if key not in batch:
-                continue
-            if batch[key].shape != token_ids.shape:
+        for key, values in batch.items():
+            if values.shape != token_ids.shape:
                 raise ValueError(
                     f"{key!r} must have the shape of 'token_ids', {token_ids.shape}. "
-                    f"Got {batch[key].shape}."
+                    f"Got {values.shape}."
                 )
+        if "segment_ids" in batch:
+            if batch["segment_ids"].dtype.kind not in "iu":
+                raise ValueError(
+                    "'segment_ids' must hold integers, one for each document of a packed row. "
+                    f"Got {batch['segment_ids'].dtype}."
+                )
+            batch["segment_ids"] = batch["segment_ids"].astype("int32")
+        for key in MASKS:
+            if key not in batch:
+                continue
             values = batch[key]
             if values.dtype != bool and not np.isin(values, (0, 1)).all():
                 raise ValueError(f"{key!r} must hold booleans (or 0 and 1). Got {values.dtype}.")

@@ -17,6 +17,8 @@ class CausalLMPreprocessor(TextPreprocessor):
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row.
         add_start_token: bool, whether a row begins with the start token, where there is one.
+        format: how plain strings become prefix and target, see `DiffusionLMPreprocessor`; the
+            default is "whole_document".
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:

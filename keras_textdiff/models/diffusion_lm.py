@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import samplers
+from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.data.batches import BatchChecker, take_examples
 from keras_textdiff.data.packing import pack_rows
 from keras_textdiff.models.causal_lm_preprocessor import check_prompt_lengths
@@ -86,9 +87,14 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
     def hidden_states(self, inputs, training=False):
         """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
         hidden_states = super().hidden_states(inputs, training)
-        if self.logit_shift:  # position i reads i - 1, and the first position itself
-            hidden_states = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
-        return hidden_states
+        if not self.logit_shift:
+            return hidden_states
+        # Position i reads i - 1, and the first position itself.
+        shifted = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
+        if "segment_ids" not in inputs:
+            return shifted
+        starts = segment_starts(ops.convert_to_tensor(inputs["segment_ids"]))
+        return ops.where(starts[..., None], hidden_states, shifted)
 
     def generate(
         self,

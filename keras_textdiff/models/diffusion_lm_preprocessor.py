@@ -10,13 +10,15 @@ class DiffusionLMPreprocessor(TextPreprocessor):
     """Packs a prefix and a canvas that fills the rest of the row.
 
     The target is the response, its end token, and end tokens up to the row's end: the model
-    learns how long a text is by predicting where it ends. Plain strings are split at a random
-    point into prefix and target (the prefix LM objective).
+    learns how long a text is by predicting where it ends. `format` says how plain strings become
+    prefix and target: split at a random point by default (prefix LM).
 
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row, prefix and canvas together.
         add_start_token: bool, whether a row begins with the start token, where there is one.
+        format: "prefix_lm", "span_corruption", "ul2", "whole_document", or an object of
+            `keras_textdiff.data`.
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:
@@ -30,4 +32,4 @@ class DiffusionLMPreprocessor(TextPreprocessor):
 
     backbone_cls = TransformerBackbone
     learn_padding = True
-    split_documents = True
+    default_format = "prefix_lm"

@@ -4,33 +4,41 @@ import keras_hub
 import numpy as np
 
 from keras_textdiff import presets
+from keras_textdiff.data import formats
 from keras_textdiff.data.packing import pack_rows
-from keras_textdiff.utils import random
+from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.checks import check_integer
 
 
 class TextPreprocessor(keras_hub.models.Preprocessor):
     """Tokenizes text and packs it into rows; runs on the host, in Python and NumPy.
 
-    Subclasses say whether padding is learned (`learn_padding`) and whether plain strings are
-    split into a prefix and a target (`split_documents`).
+    Subclasses say whether padding is learned (`learn_padding`) and how plain strings become
+    prefix and target where nothing else is asked for (`default_format`).
 
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
         sequence_length: int, length L of a row.
         add_start_token: bool, whether a row begins with the tokenizer's start token, where it
             has one.
+        format: name, config or object of `keras_textdiff.data`, how plain strings become prefix
+            and target; None means the class's default.
         **kwargs: see `keras_hub.models.Preprocessor`.
     """
 
     learn_padding = False
-    split_documents = False
+    default_format = "whole_document"
+    part_classes = {"format": tuple(formats.CLASSES.values())}  # that a preset may name
 
-    def __init__(self, tokenizer, sequence_length=1024, add_start_token=True, **kwargs):
+    def __init__(
+        self, tokenizer, sequence_length=1024, add_start_token=True, format=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.tokenizer = tokenizer
         self.sequence_length = check_integer("sequence_length", sequence_length, minimum=2)
         self.add_start_token = bool(add_start_token)
+        self.format = formats.get(self.default_format if format is None else format)
+        self._bound_format = None
         self.built = True
 
     @classmethod
@@ -71,6 +79,7 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
     def detokenize(self, rows):
         """Return one string per list of token ids, leaving special tokens out."""
         special = set(getattr(self.tokenizer, "special_token_ids", ()))
+        special.update(self.bound_format.special_token_ids)
         rows = [[int(token) for token in row if int(token) not in special] for row in rows]
         # An empty row has no dtype for a tokenizer to go by.
         filled = [row for row in rows if row]
@@ -90,8 +99,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         """Turn text into a training batch.
 
         Args:
-            x: a string, a list of strings, or a dict of "prompts" and "responses", lists of
-                strings.
+            x: a string, a list of strings (or a dict of such a list, "text"), or a dict of
+                "prompts" and "responses", lists of strings.
             y: must be None; the batch holds its own targets.
             sample_weight: must be None; "target_mask" says what counts.
             sequence_length: int or None, length L; None means the one set on construction.
@@ -107,6 +116,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             )
         length = self.sequence_length if sequence_length is None else sequence_length
         end = [self.end_token_id]
+        if isinstance(x, dict) and set(x) == {"text"}:
+            x = x["text"]
         if isinstance(x, dict):
             if set(x) != {"prompts", "responses"}:
                 raise ValueError(
@@ -120,17 +131,65 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
                     "many of each."
                 )
         else:
-            documents = [row + end for row in self.tokenize(_as_list(x))]
-            starts = self.start_tokens()
+            documents = self.tokenize(_as_list(x))
+            keys = random.row_keys([document + end for document in documents])
             prefixes, targets = [], []
-            for document, key in zip(documents, random.row_keys(documents), strict=True):
-                document = document[: length - len(starts)]
-                split = 0
-                if self.split_documents:
-                    split = random.generator("split", epoch, *key).integers(len(document))
-                prefixes.append(starts + document[:split])
-                targets.append(document[split:])
-        return pack_rows(prefixes, targets, length, self.end_token_id, self.learn_padding)
+            for document, key in zip(documents, keys, strict=True):
+                generator = random.generator("split", epoch, *key)
+                prefix, target, _ = self._make_example(document, length, generator)
+                prefixes.append(prefix)
+                targets.append(target)
+        return self.make_rows(prefixes, targets, length)
+
+    def make_examples(self, rows, keys, sequence_length=None):
+        """Turn rows of text into examples; a long document gives several, none is cut.
+
+        Args:
+            rows: list of dicts of one string "text", or of one string each in "prompts" and
+                "responses".
+            keys: list of tuples of ints and strings, one for each row; what is drawn for a row
+                depends on its key alone.
+            sequence_length: int or None, length L that prefix and target share; None means the
+                one set on construction.
+
+        Returns:
+            List of `(prefix, target)`, lists of ints, in the order of the rows. A response that
+            does not fit is cut when it is packed.
+        """
+        length = self.sequence_length if sequence_length is None else sequence_length
+        pieces = [list(_row_texts(row)) for row in rows]
+        tokens = iter(self.tokenize([text for texts in pieces for text in texts]))
+        examples = []
+        for texts, key in zip(pieces, keys, strict=True):
+            document, *response = [next(tokens) for _ in texts]
+            if response:
+                target = [*response[0], self.end_token_id]
+                examples.append((self.start_tokens() + document, target))
+                continue
+            generator = random.generator("format", *key) if document else None
+            while document:
+                prefix, target, num_used = self._make_example(document, length, generator)
+                examples.append((prefix, target))
+                document = document[num_used:]
+        return examples
+
+    def make_rows(self, prefixes, targets, sequence_length):
+        """Pack each prefix and target into a row of its own, see `data.packing.pack_rows`."""
+        return pack_rows(prefixes, targets, sequence_length, self.end_token_id, self.learn_padding)
+
+    @property
+    def bound_format(self):
+        """The format, with its special tokens looked up in the tokenizer."""
+        if self._bound_format is None:
+            self._bound_format = self.format.bind(self.tokenizer)
+        return self._bound_format
+
+    def _make_example(self, document, length, generator):
+        starts = self.start_tokens()
+        prefix, target, num_used = self.bound_format(
+            document, length - len(starts), generator, self.end_token_id
+        )
+        return starts + prefix, target, num_used
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -138,7 +197,20 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             **super().get_config(),
             "sequence_length": self.sequence_length,
             "add_start_token": self.add_start_token,
+            "format": registration.serialize(self.format),
         }
+
+
+def _row_texts(row):
+    """Return the texts of one row: a document, or a prompt and its response."""
+    if isinstance(row, dict) and set(row) == {"text"}:
+        return (row["text"],)
+    if isinstance(row, dict) and set(row) == {"prompts", "responses"}:
+        return row["prompts"], row["responses"]
+    found = sorted(row) if isinstance(row, dict) else type(row).__name__
+    raise ValueError(
+        f"A row of text is a dict of 'text', or of 'prompts' and 'responses'. Got {found}."
+    )
 
 
 def _as_list(texts):

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BATCH_KEYS, BatchChecker, make_batches
+from keras_textdiff.data.batches import BatchChecker, make_batches
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
@@ -35,7 +35,7 @@ class TextTask:
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if preprocessor is not None:
-            _check_vocabularies(backbone, preprocessor.tokenizer)
+            _check_vocabularies(backbone, preprocessor)
         self.backbone = backbone
         self.preprocessor = preprocessor
         inputs = backbone.input
@@ -75,7 +75,7 @@ class TextTask:
 
         Args:
             inputs: dict of "token_ids" `(B, L)`, "padding_mask" and, for attention "prefix",
-                "prompt_mask"; more is ignored.
+                "prompt_mask"; of packed rows also "segment_ids". More is ignored.
             training: bool.
 
         Returns:
@@ -88,6 +88,7 @@ class TextTask:
                 f"Attention {self.backbone.attention!r} needs the inputs {sorted(names)}. "
                 f"Missing: {missing}."
             )
+        names = [*names, *({"segment_ids"} & set(inputs))]
         tensors = {name: ops.convert_to_tensor(inputs[name]) for name in names}
         return self.backbone(tensors, training=training)
 
@@ -160,8 +161,9 @@ class TextTask:
 
         Args:
             x: a list of strings; a dict of "prompts" and "responses"; a dict of arrays
-                "token_ids" with "padding_mask", "prompt_mask" and "target_mask" as needed; or a
-                source of batches of these: `keras.utils.PyDataset`, grain, `tf.data`, torch
+                "token_ids" with "padding_mask", "prompt_mask", "target_mask" and "segment_ids"
+                (of packed rows) as needed; or a source of batches of these:
+                `keras.utils.PyDataset`, grain (see `keras_textdiff.data`), `tf.data`, torch
                 `DataLoader`, generator.
             y: must be None.
             batch_size: int or None (32), for examples in memory.
@@ -222,8 +224,10 @@ class TextTask:
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        names = [key for key in BATCH_KEYS if key != "target_mask"]
-        batches = (({name: batch[name] for name in names},) for batch in _unpack_batches(batches))
+        batches = (
+            ({name: value for name, value in batch.items() if name != "target_mask"},)
+            for batch in _unpack_batches(batches)
+        )
         with _no_surprise_at_the_end(steps):
             return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
@@ -386,9 +390,15 @@ def _check_optimizer(optimizer, variables):
             return
 
 
-def _check_vocabularies(backbone, tokenizer):
+def _check_vocabularies(backbone, preprocessor):
+    special = preprocessor.format.special_token_ids
+    if special and max(special) >= backbone.vocabulary_size:
+        raise ValueError(
+            f"The preprocessor's format uses token {max(special)}, but the backbone's vocabulary "
+            f"is {backbone.vocabulary_size}. Use a larger `vocabulary_size`, or lower ids."
+        )
     try:
-        size = tokenizer.vocabulary_size()
+        size = preprocessor.tokenizer.vocabulary_size()
     except ValueError:  # its vocabulary is loaded after it, from a saved file
         return
     if size > backbone.vocabulary_size:
