@@ -145,8 +145,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         """Turn rows of text into examples; a long document gives several, none is cut.
 
         Args:
-            rows: list of dicts of one string "text", or of one string each in "prompts" and
-                "responses".
+            rows: list of documents, strings or dicts of a "text", and of pairs, dicts of one string
+                each in "prompts" and "responses".
             keys: list of tuples of ints and strings, one for each row; what is drawn for a row
                 depends on its key alone.
             sequence_length: int or None, length L that prefix and target share; None means the
@@ -203,13 +203,16 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
 
 def _row_texts(row):
     """Return the texts of one row: a document, or a prompt and its response."""
+    if isinstance(row, str):
+        return (row,)
     if isinstance(row, dict) and set(row) == {"text"}:
         return (row["text"],)
     if isinstance(row, dict) and set(row) == {"prompts", "responses"}:
         return row["prompts"], row["responses"]
     found = sorted(row) if isinstance(row, dict) else type(row).__name__
     raise ValueError(
-        f"A row of text is a dict of 'text', or of 'prompts' and 'responses'. Got {found}."
+        f"A row of text is a string, or a dict of 'text' or of 'prompts' and 'responses'. Got "
+        f"{found}."
     )
 
 
