@@ -57,9 +57,7 @@ def pipeline(
     check_integer("sequence_length", length, minimum=2)
 
     def make_group(index, group):
-        keys = [
-            (seed, index * group_size + place, _digest(row)) for place, row in enumerate(group)
-        ]
+        keys = [(seed, index * group_size + place, _digest(row)) for place, row in enumerate(group)]
         examples = preprocessor.make_examples(group, keys, length)
         generator = random.generator("order", seed, index)
         if pack:
@@ -122,9 +120,7 @@ class ResumableDataset(grain.IterDataset):
         states = {} if self._iterator is None else self._iterator.states
         if num_batches not in states:
             known = f"{min(states)} to {max(states)}" if states else "none, nothing was read"
-            raise ValueError(
-                f"The state after {num_batches} batches is not known. Known: {known}."
-            )
+            raise ValueError(f"The state after {num_batches} batches is not known. Known: {known}.")
         return states[num_batches]
 
 

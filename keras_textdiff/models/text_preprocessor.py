@@ -1,5 +1,7 @@
 """What the preprocessors of AR and diffusion models share."""
 
+import types
+
 import keras_hub
 import numpy as np
 
@@ -28,7 +30,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
 
     learn_padding = False
     default_format = "whole_document"
-    part_classes = {"format": tuple(formats.CLASSES.values())}  # that a preset may name
+    # The classes that a preset may name for an argument.
+    part_classes = types.MappingProxyType({"format": tuple(formats.CLASSES.values())})
 
     def __init__(
         self, tokenizer, sequence_length=1024, add_start_token=True, format=None, **kwargs

@@ -36,9 +36,8 @@ class SpanCorruption(Format):
 
     Example:
     ```python
-    preprocessor = DiffusionLMPreprocessor(
-        tokenizer, sequence_length=128, format=SpanCorruption(sentinel_token_ids=range(8291, 8191, -1))
-    )
+    format = SpanCorruption(sentinel_token_ids=range(8291, 8191, -1))
+    preprocessor = DiffusionLMPreprocessor(tokenizer, sequence_length=128, format=format)
     ```
 
     Reference: Raffel et al. 2020, arXiv 1910.10683, section 3.1.4.
@@ -63,7 +62,9 @@ class SpanCorruption(Format):
         noise = random_segments(num_noise, num_spans, generator)
         kept = random_segments(max(num_used, 2) - num_noise, num_spans, generator)
         prefix, target, start = [], [], 0
-        for sentinel, num_kept, num_moved in zip(self.sentinel_token_ids, kept, noise, strict=False):
+        for sentinel, num_kept, num_moved in zip(
+            self.sentinel_token_ids, kept, noise, strict=False
+        ):
             middle, end = start + num_kept, start + num_kept + num_moved
             prefix += tokens[start:middle]
             if middle < num_used:  # a document of one token has nothing to move
