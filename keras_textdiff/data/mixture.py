@@ -7,6 +7,7 @@ from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.processes import process_index_and_count
 
 SHUFFLE_WINDOW = 1024  # rows held in memory to shuffle a source without random access
+SMALL = 2**16  # rows below which grain's own shuffling takes milliseconds a row
 
 
 def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=None):
@@ -65,7 +66,11 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
                     f"Source {index} has {len(source)} rows, fewer than the {process_count} "
                     "processes that share them."
                 )
-            streams.append(source.shuffle(shuffle_seed)[process_index::process_count].repeat())
+            if len(source) < SMALL:
+                source = _Shuffled(source, shuffle_seed)
+            else:
+                source = source.shuffle(shuffle_seed)
+            streams.append(source[process_index::process_count].repeat())
         elif isinstance(source, grain.IterDataset):
             part = _every(source, process_index, process_count)
             part = grain.experimental.RepeatIterDataset(part)
@@ -86,6 +91,28 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
         for stream in streams
     ]
     return grain.IterDataset.mix(streams, weights)
+
+
+class _Shuffled(grain.MapDataset):
+    """A small dataset in another order each round, by a permutation in memory."""
+
+    def __init__(self, parent, seed):
+        super().__init__(parent)
+        self._seed = seed
+        self._round = None  # (number, permutation)
+
+    def __len__(self):
+        return len(self._parent)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        number, place = divmod(index, len(self))
+        current = self._round  # read once: other threads may replace it
+        if current is None or current[0] != number:
+            order = random.generator("shuffle", self._seed, number).permutation(len(self))
+            self._round = current = (number, order)
+        return self._parent[int(current[1][place]) + number * len(self)]
 
 
 def _every(source, start, step):

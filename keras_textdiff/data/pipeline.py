@@ -148,5 +148,5 @@ class _ResumableIterator(grain.DatasetIterator):
 
 
 def _digest(row):
-    text = row if isinstance(row, str) else repr(sorted(row.items()))
+    text = repr(sorted(row.items()) if isinstance(row, dict) else row)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -109,8 +109,9 @@ def find_corpus(name, split):
         options = {"data_dir": f"data/{variant}", "streaming": True}
         return Corpus("bigcode/the-stack-dedup", "{content}", options)
     first, _, second = variant.partition("-")
-    if kind == "wmt14" and "en" in (first, second) and {first, second} <= set(LANGUAGES):
-        other = first if second == "en" else second
+    others = {first, second} - {"en"}
+    if kind == "wmt14" and "en" in (first, second) and len(others & set(LANGUAGES)) == 1:
+        (other,) = others
         prompt = f"Translate {LANGUAGES[first]} to {LANGUAGES[second]}: {{translation[{first}]}}\n"
         template = (prompt, f"{{translation[{second}]}}")
         return Corpus("wmt/wmt14", template, {"config": f"{other}-en"})

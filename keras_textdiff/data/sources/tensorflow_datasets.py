@@ -1,5 +1,7 @@
 """Rows from TensorFlow Datasets."""
 
+import os
+
 from keras_textdiff.data.sources.optional import optional_import
 from keras_textdiff.data.sources.rows import RowTemplate, make_source
 
@@ -29,5 +31,6 @@ def tfds_source(name, *, split="train", data_dir=None, template="{text}"):
     ```
     """
     RowTemplate(template)
+    folder = None if data_dir is None else os.fspath(data_dir)
     tfds = optional_import("tensorflow_datasets", "tensorflow-datasets")
-    return make_source(tfds.data_source(name, split=split, data_dir=data_dir), template)
+    return make_source(tfds.data_source(name, split=split, data_dir=folder), template)
