@@ -93,7 +93,8 @@ class TransformerBackbone(TextBackbone):
 
     Call arguments:
         inputs: dict of "token_ids" int `(B, L)`, "padding_mask" bool `(B, L)` (True where real)
-            and, for "prefix" only, "prompt_mask" bool `(B, L)` (True on prefix positions).
+            and, for "prefix" only, "prompt_mask" bool `(B, L)` (True on prefix positions). Packed
+            rows add "segment_ids" int `(B, L)`: which document; each sees itself alone.
 
     Returns:
         Hidden states, float `(B, L, D)`; `logits` turns them into `(B, L, V)`.
@@ -111,9 +112,8 @@ class TransformerBackbone(TextBackbone):
     logits = backbone.logits(backbone(inputs))  # (2, 8, 1000)
     ```
 
-    Reference: Vaswani et al. 2017, arXiv 1706.03762; the attention modes follow Han et al.
-    2024, arXiv 2401.17181, section 3 (AR2Diff), and Arriola et al. 2025, arXiv 2503.09573
-    (block).
+    Reference: Vaswani et al. 2017, arXiv 1706.03762; the attention modes: Han et al. 2024, arXiv
+    2401.17181, section 3, and Arriola et al. 2025, arXiv 2503.09573 (block).
     """
 
     attention_modes = ATTENTION_MODES
@@ -233,10 +233,17 @@ class TransformerBackbone(TextBackbone):
         super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **kwargs)
         self._config_names = tuple(config)
 
+    def call(self, inputs, training=None, mask=None):
+        """Run the model; packed rows pass by the functional graph, which is without segments."""
+        if "segment_ids" in inputs:
+            return self._forward(inputs)[0]
+        return super().call(inputs, training=training, mask=mask)
+
     def _forward(self, inputs, cache=None, cache_index=0):
-        """Run the layers; builds the functional graph, and is the cached call itself."""
+        """Run the layers; builds the functional graph, and is the cached or packed call itself."""
         token_ids = inputs["token_ids"]  # (B, L)
-        positions = self.positions(token_ids, start_index=cache_index)  # (L,)
+        segment_ids = inputs.get("segment_ids")
+        positions = self.positions(token_ids, start_index=cache_index, segment_ids=segment_ids)
         key_positions = positions
         if cache is not None:
             key_positions = ops.arange(ops.shape(cache[0][0])[1], dtype="int32")  # (K,)
@@ -251,6 +258,7 @@ class TransformerBackbone(TextBackbone):
                     key_positions,
                     inputs["padding_mask"],
                     prompt_mask=inputs.get("prompt_mask"),
+                    segment_ids=segment_ids,
                 )
             if rotary is not None and mask is not None:
                 angles[windowed] = rotary(positions)

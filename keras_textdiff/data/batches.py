@@ -12,7 +12,8 @@ import numpy as np
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_token_ids
 
-BATCH_KEYS = ("token_ids", "padding_mask", "prompt_mask", "target_mask")
+MASKS = ("padding_mask", "prompt_mask", "target_mask")
+BATCH_KEYS = ("token_ids", *MASKS, "segment_ids")
 ENCODER_KEYS = ("encoder_token_ids", "encoder_padding_mask")  # of models with an encoder, as well
 
 
@@ -36,7 +37,7 @@ class BatchChecker:
         self.num_unsupervised_rows = 0
 
     def __call__(self, batch):
-        """Return the batch as NumPy arrays with all keys.
+        """Return the batch as NumPy arrays with all masks.
 
         Raises:
             ValueError: for missing or unknown keys, shapes that differ, ids outside the
@@ -56,12 +57,14 @@ class BatchChecker:
             raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {self.keys}.")
         batch = {key: to_numpy(value) for key, value in batch.items()}
         self._check_ids(batch, "token_ids")
-        for key in BATCH_KEYS[1:]:
+        token_ids = batch["token_ids"]
+        for key in MASKS:
             if key in batch:
                 _check_mask(batch, key, "token_ids")
+        if "segment_ids" in batch:
+            _check_segments(batch)
         if self.has_encoder:
             self._check_encoder(batch)
-        token_ids = batch["token_ids"]
         padding_mask = batch.setdefault("padding_mask", np.ones(token_ids.shape, bool))
         if "target_mask" not in batch:
             prompt_mask = batch.get("prompt_mask", np.zeros(token_ids.shape, bool))
@@ -115,6 +118,20 @@ def _check_mask(batch, key, ids):
     if values.dtype != bool and not np.isin(values, (0, 1)).all():
         raise ValueError(f"{key!r} must hold booleans (or 0 and 1). Got {values.dtype}.")
     batch[key] = values.astype(bool)
+
+
+def _check_segments(batch):
+    values, shape = batch["segment_ids"], batch["token_ids"].shape
+    if values.shape != shape:
+        raise ValueError(
+            f"'segment_ids' must have the shape of 'token_ids', {shape}. Got {values.shape}."
+        )
+    if values.dtype.kind not in "iu":
+        raise ValueError(
+            "'segment_ids' must hold integers, one for each document of a packed row. "
+            f"Got {values.dtype}."
+        )
+    batch["segment_ids"] = values.astype("int32")
 
 
 def encoder_tokens(rows):

@@ -3,6 +3,8 @@
 Shapes: B rows, L length, P length of the encoder's rows.
 """
 
+import bisect
+
 import numpy as np
 
 
@@ -77,7 +79,7 @@ def pack_encoder_decoder_rows(
         Dict of what `pack_rows` returns for the decoder's rows, and int32 "encoder_token_ids" and
         bool "encoder_padding_mask" (True where real), each `(B, P)`.
     """
-    prefixes = [[*prefix[: prefix_length - 1], end_token_id] for prefix in prefixes]
+    prefixes = [_end(prefix, prefix_length, end_token_id) for prefix in prefixes]
     encoder = pack_rows(prefixes, [[]] * len(prefixes), prefix_length, end_token_id, False)
     starts = [[start_token_id]] * len(targets)
     return {
@@ -85,3 +87,80 @@ def pack_encoder_decoder_rows(
         "encoder_padding_mask": encoder["padding_mask"],
         **pack_rows(starts, targets, length, fill_token_id, learn_padding),
     }
+
+
+def _end(prefix, length, end_token_id):
+    """Return at most `length` tokens with one end token behind them; formats may have set it."""
+    if prefix[-1:] == [end_token_id]:
+        prefix = prefix[:-1]
+    return [*prefix[: length - 1], end_token_id]
+
+
+def pack_segments(examples, length, fill_token_id, generator):
+    """Put several examples into each row, marked as segments that do not see each other.
+
+    Longest first, each example goes to the fullest row that has room for it (best fit). The rows
+    then come in random order.
+
+    Args:
+        examples: list of pairs of lists of token ids, prefix and target; cut at `length` tokens.
+        length: int L.
+        fill_token_id: int, token of the positions behind the last example; they are padding.
+        generator: `numpy.random.Generator` of the rows' order.
+
+    Returns:
+        Dict as from `pack_rows`, of as many rows as were needed, with int32 "segment_ids" `(B, L)`:
+        1, 2, ... for the examples of a row, 0 for padding.
+
+    Example:
+    ```python
+    rows = pack_segments([([5, 6], [7]), ([], [8])], 6, 0, np.random.default_rng(0))
+    rows["token_ids"], rows["segment_ids"]  # [[5, 6, 7, 8, 0, 0]], [[1, 1, 1, 2, 0, 0]]
+    ```
+    """
+    sizes = [min(len(prefix) + len(target), length) for prefix, target in examples]
+    rows = best_fit(sizes, length)
+    rows = [rows[row] for row in generator.permutation(len(rows))]
+    token_ids = np.full((len(rows), length), fill_token_id, dtype="int32")
+    segment_ids = np.zeros(token_ids.shape, dtype="int32")
+    prompt_mask = np.zeros(token_ids.shape, dtype=bool)
+    for row, members in enumerate(rows):
+        start = 0
+        for segment, index in enumerate(members, start=1):
+            prefix, target = examples[index]
+            end = start + sizes[index]
+            token_ids[row, start:end] = [*prefix, *target][:length]
+            segment_ids[row, start:end] = segment
+            prompt_mask[row, start : min(start + len(prefix), end)] = True
+            start = end
+    padding_mask = segment_ids > 0
+    return {
+        "token_ids": token_ids,
+        "padding_mask": padding_mask,
+        "prompt_mask": prompt_mask,
+        "target_mask": padding_mask & ~prompt_mask,
+        "segment_ids": segment_ids,
+    }
+
+
+def best_fit(sizes, length):
+    """Distribute items over rows: longest first, each into the fullest row with room.
+
+    Args:
+        sizes: list of ints, at most `length` each.
+        length: int, room of a row.
+
+    Returns:
+        List of rows, each a list of indices into `sizes`.
+    """
+    rows, open_rows = [], []  # (room left, row), sorted
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        place = bisect.bisect_left(open_rows, (sizes[index], 0))
+        if place == len(open_rows):
+            room, row = length, len(rows)
+            rows.append([])
+        else:
+            room, row = open_rows.pop(place)
+        rows[row].append(index)
+        bisect.insort(open_rows, (room - sizes[index], row))
+    return rows

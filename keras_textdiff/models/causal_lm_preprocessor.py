@@ -18,6 +18,8 @@ class CausalLMPreprocessor(TextPreprocessor):
         prefix_length: int or None, length P of the encoder's rows for an
             `EncoderDecoderBackbone`, see `DiffusionLMPreprocessor`.
         decoder_start_token_id: int or None, see there.
+        format: how plain strings become prefix and target, see `DiffusionLMPreprocessor`; the
+            default is "whole_document", and "prefix_lm" with a `prefix_length`.
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:

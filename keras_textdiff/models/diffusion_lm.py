@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import samplers
+from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.data.batches import take_examples
 from keras_textdiff.models.diffusion_lm_preprocessor import DiffusionLMPreprocessor
 from keras_textdiff.models.generation import (
@@ -88,9 +89,14 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
     def hidden_states(self, inputs, training=False, context=None):
         """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
         hidden_states = super().hidden_states(inputs, training, context)
-        if self.logit_shift:  # position i reads i - 1, and the first position itself
-            hidden_states = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
-        return hidden_states
+        if not self.logit_shift:
+            return hidden_states
+        # Position i reads i - 1, and the first position itself.
+        shifted = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
+        if "segment_ids" not in inputs:
+            return shifted
+        starts = segment_starts(ops.convert_to_tensor(inputs["segment_ids"]))
+        return ops.where(starts[..., None], hidden_states, shifted)
 
     def generate(
         self,

@@ -10,8 +10,8 @@ class DiffusionLMPreprocessor(TextPreprocessor):
     """Packs a prefix and a canvas that fills the rest of the row.
 
     The target is the response, its end token, and end tokens up to the row's end: the model
-    learns how long a text is by predicting where it ends. Plain strings are split at a random
-    point into prefix and target (the prefix LM objective).
+    learns how long a text is by predicting where it ends. `format` says how plain strings become
+    prefix and target: split at a random point by default (prefix LM).
 
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
@@ -22,6 +22,8 @@ class DiffusionLMPreprocessor(TextPreprocessor):
             token and the canvas. None for prefix and canvas in one row.
         decoder_start_token_id: int or None, token at the start of such a row; None means the
             tokenizer's start token, or its end token where it has none. T5 has its padding token.
+        format: "prefix_lm", "span_corruption", "ul2", "whole_document", or an object of
+            `keras_textdiff.data`.
         **kwargs: see `keras_hub.models.Preprocessor`.
 
     Example:
@@ -35,4 +37,4 @@ class DiffusionLMPreprocessor(TextPreprocessor):
 
     backbone_cls = TransformerBackbone
     learn_padding = True
-    split_documents = True
+    default_format = "prefix_lm"

@@ -1,19 +1,23 @@
 """What the preprocessors of AR and diffusion models share."""
 
+import types
+
 import keras_hub
 import numpy as np
 
 from keras_textdiff import presets
+from keras_textdiff.data import formats
+from keras_textdiff.data.formats.format import Room
 from keras_textdiff.data.packing import pack_encoder_decoder_rows, pack_rows
-from keras_textdiff.utils import random
+from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.checks import check_integer
 
 
 class TextPreprocessor(keras_hub.models.Preprocessor):
     """Tokenizes text and packs it into rows; runs on the host, in Python and NumPy.
 
-    Subclasses say whether padding is learned (`learn_padding`) and whether plain strings are
-    split into a prefix and a target (`split_documents`).
+    Subclasses say whether padding is learned (`learn_padding`) and how plain strings become
+    prefix and target where nothing else is asked for (`default_format`).
 
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.
@@ -25,11 +29,15 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             a start token and hold the target alone. None for prefix and target in one row.
         decoder_start_token_id: int or None, token at the start of such a row; None means the
             tokenizer's start token, or its end token where it has none. T5 has its padding token.
+        format: name, config or object of `keras_textdiff.data`, how plain strings become prefix
+            and target; None means the class's default, and "prefix_lm" with a `prefix_length`.
         **kwargs: see `keras_hub.models.Preprocessor`.
     """
 
     learn_padding = False
-    split_documents = False
+    default_format = "whole_document"
+    # The classes that a preset may name for an argument.
+    part_classes = types.MappingProxyType({"format": tuple(formats.CLASSES.values())})
 
     def __init__(
         self,
@@ -38,6 +46,7 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         add_start_token=True,
         prefix_length=None,
         decoder_start_token_id=None,
+        format=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -55,6 +64,10 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             check_integer("decoder_start_token_id", decoder_start_token_id, minimum=0)
         self.prefix_length = prefix_length
         self.decoder_start_token_id = decoder_start_token_id
+        if format is None:  # an encoder has nothing to read where documents are whole targets
+            format = self.default_format if prefix_length is None else "prefix_lm"
+        self.format = formats.get(format)
+        self._bound_format = None
         self.built = True
 
     @classmethod
@@ -95,6 +108,7 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
     def detokenize(self, rows):
         """Return one string per list of token ids, leaving special tokens out."""
         special = set(getattr(self.tokenizer, "special_token_ids", ()))
+        special.update(self.bound_format.special_token_ids)
         rows = [[int(token) for token in row if int(token) not in special] for row in rows]
         # An empty row has no dtype for a tokenizer to go by.
         filled = [row for row in rows if row]
@@ -174,8 +188,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         """Turn text into a training batch.
 
         Args:
-            x: a string, a list of strings, or a dict of "prompts" and "responses", lists of
-                strings.
+            x: a string, a list of strings (or a dict of such a list, "text"), or a dict of
+                "prompts" and "responses", lists of strings.
             y: must be None; the batch holds its own targets.
             sample_weight: must be None; "target_mask" says what counts.
             sequence_length: int or None, length L; None means the one set on construction.
@@ -191,6 +205,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             )
         length = self.sequence_length if sequence_length is None else sequence_length
         end = [self.end_token_id]
+        if isinstance(x, dict) and set(x) == {"text"}:
+            x = x["text"]
         if isinstance(x, dict):
             if set(x) != {"prompts", "responses"}:
                 raise ValueError(
@@ -204,20 +220,66 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
                     "many of each."
                 )
         else:
-            documents = [row + end for row in self.tokenize(_as_list(x))]
-            starts = self.start_tokens()
-            # With an encoder, always: it has nothing to read where documents are whole targets.
-            split_documents = self.split_documents or self.prefix_length is not None
-            prefix_room = length if self.prefix_length is None else self.prefix_length
+            documents = self.tokenize(_as_list(x))
+            keys = random.row_keys([document + end for document in documents])
             prefixes, targets = [], []
-            for document, key in zip(documents, random.row_keys(documents), strict=True):
-                split = 0
-                if split_documents:
-                    choices = max(min(len(document), prefix_room - len(starts)), 1)
-                    split = random.generator("split", epoch, *key).integers(choices)
-                prefixes.append(starts + document[:split])
-                targets.append(document[split:])
+            for document, key in zip(documents, keys, strict=True):
+                generator = random.generator("split", epoch, *key)
+                prefix, target, _ = self._make_example(document, length, generator)
+                prefixes.append(prefix)
+                targets.append(target)
         return self.pack(prefixes, targets, length, learn_padding=self.learn_padding)
+
+    def make_examples(self, rows, keys, sequence_length=None):
+        """Turn rows of text into examples; a long document gives several, none is cut.
+
+        Args:
+            rows: list of documents, strings or dicts of a "text", and of pairs, dicts of one string
+                each in "prompts" and "responses".
+            keys: list of tuples of ints and strings, one for each row; what is drawn for a row
+                depends on its key alone.
+            sequence_length: int or None, length L that prefix and target share; None means the
+                one set on construction.
+
+        Returns:
+            List of `(prefix, target)`, lists of ints, in the order of the rows. A response that
+            does not fit is cut when it is packed.
+        """
+        length = self.sequence_length if sequence_length is None else sequence_length
+        pieces = [list(_row_texts(row)) for row in rows]
+        tokens = iter(self.tokenize([text for texts in pieces for text in texts]))
+        examples = []
+        for texts, key in zip(pieces, keys, strict=True):
+            document, *response = [next(tokens) for _ in texts]
+            if response:
+                target = [*response[0], self.end_token_id]
+                examples.append((self.start_tokens() + document, target))
+                continue
+            generator = random.generator("format", *key) if document else None
+            while document:
+                prefix, target, num_used = self._make_example(document, length, generator)
+                examples.append((prefix, target))
+                document = document[num_used:]
+        return examples
+
+    @property
+    def bound_format(self):
+        """The format, with its special tokens looked up in the tokenizer."""
+        if self._bound_format is None:
+            self._bound_format = self.format.bind(self.tokenizer)
+        return self._bound_format
+
+    def _make_example(self, document, length, generator):
+        starts = self.start_tokens()
+        if self.prefix_length is None:
+            room = Room.shared(length)
+        else:  # packing adds an end token to the prefix, and a start token to the target
+            prefix, target = self.prefix_length - 1, length - 1
+            room = Room(prefix, target, prefix + target)
+        prefix, target, num_used = self.bound_format(
+            document, room.without(len(starts)), generator, self.end_token_id
+        )
+        return starts + prefix, target, num_used
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -227,7 +289,23 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             "add_start_token": self.add_start_token,
             "prefix_length": self.prefix_length,
             "decoder_start_token_id": self.decoder_start_token_id,
+            "format": registration.serialize(self.format),
         }
+
+
+def _row_texts(row):
+    """Return the texts of one row: a document, or a prompt and its response."""
+    if isinstance(row, str):
+        return (row,)
+    if isinstance(row, dict) and set(row) == {"text"}:
+        return (row["text"],)
+    if isinstance(row, dict) and set(row) == {"prompts", "responses"}:
+        return row["prompts"], row["responses"]
+    found = sorted(row) if isinstance(row, dict) else type(row).__name__
+    raise ValueError(
+        f"A row of text is a string, or a dict of 'text' or of 'prompts' and 'responses'. Got "
+        f"{found}."
+    )
 
 
 def _as_list(texts):

@@ -76,7 +76,7 @@ class TextTask:
 
         Args:
             inputs: dict of "token_ids" `(B, L)`, "padding_mask" and what else `backbone.input`
-                names; more is ignored.
+                names; of packed rows also "segment_ids". More is ignored.
             training: bool.
             context: what `backbone.encode` made of the inputs, so that several canvases share it;
                 None to encode here.
@@ -163,10 +163,11 @@ class TextTask:
 
         Args:
             x: a list of strings; a dict of "prompts" and "responses"; a dict of arrays
-                "token_ids" with "padding_mask", "prompt_mask" and "target_mask" as needed, and
-                with an encoder "encoder_token_ids" and "encoder_padding_mask"; or a source of
-                batches of these: `keras.utils.PyDataset`, grain, `tf.data`, torch `DataLoader`,
-                generator.
+                "token_ids" with "padding_mask", "prompt_mask", "target_mask" and "segment_ids"
+                (of packed rows) as needed, and with an encoder "encoder_token_ids" and
+                "encoder_padding_mask"; or a source of batches of these:
+                `keras.utils.PyDataset`, grain (see `keras_textdiff.data`), `tf.data`, torch
+                `DataLoader`, generator.
             y: must be None.
             batch_size: int or None (32), for examples in memory.
             epochs: int.
@@ -407,6 +408,12 @@ def _check_preprocessor(backbone, preprocessor):
         raise ValueError(
             f"`decoder_start_token_id` is {start} and the backbone's vocabulary "
             f"{backbone.vocabulary_size}. Pass the start token that the backbone was trained with."
+        )
+    special = preprocessor.format.special_token_ids
+    if special and max(special) >= backbone.vocabulary_size:
+        raise ValueError(
+            f"The preprocessor's format uses token {max(special)}, but the backbone's vocabulary "
+            f"is {backbone.vocabulary_size}. Use a larger `vocabulary_size`, or lower ids."
         )
     try:
         size = preprocessor.tokenizer.vocabulary_size()

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.objectives.objective import Objective, masked_mean_weights
 from keras_textdiff.utils.registration import register
 
@@ -29,6 +30,9 @@ class NextToken(Objective):
         # Position i predicts the token at i + 1; the last position predicts nothing.
         targets = ops.concatenate([token_ids[:, 1:], token_ids[:, :1]], axis=1)
         mask = ops.cast(batch["target_mask"], "bool")
+        if "segment_ids" in batch:  # no document predicts the next one's first token
+            starts = segment_starts(ops.convert_to_tensor(batch["segment_ids"]))
+            mask = ops.logical_and(mask, ops.logical_not(starts))
         mask = ops.concatenate([mask[:, 1:], ops.zeros_like(mask[:, :1])], axis=1)
         weights, count = masked_mean_weights(mask)
         loss, _, candidates = denoiser.cross_entropy(hidden_states, targets, weights)

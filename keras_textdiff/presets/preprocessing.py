@@ -11,6 +11,7 @@ from keras_textdiff.presets.folder import (
 from keras_textdiff.presets.schema import (
     below,
     check_agreement,
+    check_named,
     check_object,
     tokenizer_classes,
 )
@@ -25,7 +26,8 @@ def read_preprocessor(folder, value, where, preprocessor_classes):
         folder: `PresetFolder`.
         value: JSON value.
         where: str, file and place for error messages.
-        preprocessor_classes: tuple of allowed classes.
+        preprocessor_classes: tuple of allowed classes; their `part_classes` says which classes
+            the small objects among their arguments may be of.
 
     Returns:
         `Serialized` whose "tokenizer" is `Serialized` too.
@@ -35,10 +37,14 @@ def read_preprocessor(folder, value, where, preprocessor_classes):
         where,
         preprocessor_classes,
         keras_hub.models.Preprocessor,
-        parts=("tokenizer",),
+        parts=("tokenizer", *(name for cls in preprocessor_classes for name in cls.part_classes)),
         extra_keys=(CONFIG_FILE_KEY,),
     )
     _check_config_file(preprocessor, PREPROCESSOR_FILE)
+    for name, classes in preprocessor.cls.part_classes.items():
+        if name in preprocessor.config:
+            place = below(where, f"config.{name}")
+            check_named(preprocessor.config[name], place, classes)
     tokenizer = preprocessor.config.get("tokenizer")
     if tokenizer is None:
         raise ValueError(f"{below(where, 'config')}: has no 'tokenizer'.")

@@ -85,6 +85,36 @@ def check_object(value, where, classes, base, parts=(), extra_keys=()):
     return Serialized(cls, checked, where)
 
 
+def check_named(value, where, classes):
+    """Check the config of a small object of this library, as `registration.serialize` writes it.
+
+    Args:
+        value: JSON value.
+        where: str, file and place for error messages.
+        classes: tuple of classes that `value` may be of; their arguments are plain data.
+
+    Raises:
+        ValueError: for another class, an unknown key, or a value of another type.
+    """
+    if not isinstance(value, dict) or set(value) != {"class_name", "config"}:
+        raise ValueError(f"{where}: must be an object of just 'class_name' and 'config'.")
+    by_name = {cls.__name__: cls for cls in classes}
+    name, config = value["class_name"], value["config"]
+    if not isinstance(name, str) or name not in by_name:
+        raise ValueError(
+            f"{where}: the class {name!r} is not allowed here. Allowed: {sorted(by_name)}."
+        )
+    if not isinstance(config, dict):
+        raise ValueError(f"{where}.config: must be an object. Got {type(config).__name__}.")
+    arguments = constructor_arguments(by_name[name], object)
+    for key, item in config.items():
+        place = f"{where}.config.{key}"
+        if key not in arguments:
+            raise ValueError(f"{place}: {unknown_name(key, arguments, f'an argument of {name}')}")
+        _check_plain(item, place)
+        _check_type(item, arguments[key], place)
+
+
 def constructor_arguments(cls, base):
     """Return the arguments of `cls` by name, with those it passes up to `base`."""
     arguments = {}

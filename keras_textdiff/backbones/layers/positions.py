@@ -9,14 +9,15 @@ from keras_textdiff.utils.registration import register
 
 @register
 class Positions(keras.layers.Layer):
-    """The absolute positions of a sequence's columns.
+    """The positions of a sequence's columns, from the start of the row or of a segment on.
 
     Call arguments:
         token_ids: tensor `(B, L)`; only its length counts.
         start_index: int or int tensor, position of the first column.
+        segment_ids: int tensor `(B, L)` of packed rows, or None.
 
     Returns:
-        Int32 tensor `(L,)`.
+        Int32 tensor `(L,)`; for packed rows `(B, L)`.
 
     Example:
     ```python
@@ -24,10 +25,14 @@ class Positions(keras.layers.Layer):
     ```
     """
 
-    def call(self, token_ids, start_index=0):
+    def call(self, token_ids, start_index=0, segment_ids=None):
         """Return the positions of the columns."""
         length = ops.shape(token_ids)[1]
-        return ops.arange(length, dtype="int32") + ops.cast(start_index, "int32")
+        positions = ops.arange(length, dtype="int32") + ops.cast(start_index, "int32")
+        if segment_ids is None:
+            return positions
+        same = ops.equal(segment_ids[:, :, None], segment_ids[:, None, :])  # (B, L, L)
+        return positions - ops.min(ops.where(same, positions, length), axis=-1)
 
 
 @register
@@ -41,10 +46,11 @@ class AttentionMask(keras.layers.Layer):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        query_positions: int tensor `(Q,)`.
-        key_positions: int tensor `(K,)`.
+        query_positions: int tensor `(Q,)` or `(B, Q)`.
+        key_positions: int tensor `(K,)` or `(B, K)`.
         padding_mask: bool tensor `(B, K)`, True where real.
         prompt_mask: bool tensor `(B, K)` or None, True on prefix positions.
+        segment_ids: int tensor `(B, K)` of packed rows, or None.
 
     Returns:
         Bool tensor `(B, 1, Q, K)`.
@@ -61,7 +67,9 @@ class AttentionMask(keras.layers.Layer):
         self.block_length = block_length
         self.sliding_window = sliding_window
 
-    def call(self, query_positions, key_positions, padding_mask, prompt_mask=None):
+    def call(
+        self, query_positions, key_positions, padding_mask, prompt_mask=None, segment_ids=None
+    ):
         """Return the mask."""
         return attention_mask(
             self.attention,
@@ -71,6 +79,7 @@ class AttentionMask(keras.layers.Layer):
             prompt_mask=prompt_mask,
             block_length=self.block_length,
             sliding_window=self.sliding_window,
+            segment_ids=segment_ids,
         )
 
     def get_config(self):

@@ -64,11 +64,11 @@ class RelativePositionBias(keras.layers.Layer):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        query_positions: int tensor `(Q,)`.
-        key_positions: int tensor `(K,)`.
+        query_positions: int tensor `(Q,)`, or `(B, Q)` for positions that differ between rows.
+        key_positions: int tensor `(K,)` or `(B, K)`.
 
     Returns:
-        Float tensor `(1, N, Q, K)`, to be added to the attention logits.
+        Float tensor `(1, N, Q, K)` or `(B, N, Q, K)`, to be added to the attention logits.
 
     Example:
     ```python
@@ -108,13 +108,15 @@ class RelativePositionBias(keras.layers.Layer):
             biases = ops.take(self.bias, rows, axis=0)
             also = ops.take(self.ahead, rows, axis=0)
             biases = ops.where(ahead[:, None], biases + also, biases)
-        offset = key_positions[None, :] - query_positions[:, None]  # (Q, K)
+        offset = key_positions[..., None, :] - query_positions[..., :, None]
         offset = ops.clip(ops.cast(offset, "int32"), -farthest, farthest) + farthest
-        return ops.take(ops.transpose(biases), offset, axis=1)[None]
+        taken = ops.take(ops.transpose(biases), offset, axis=1)  # (N, Q, K) or (N, B, Q, K)
+        return taken[None] if len(offset.shape) == 2 else ops.transpose(taken, (1, 0, 2, 3))
 
     def compute_output_shape(self, query_positions_shape, key_positions_shape):
-        """Return `(1, N, Q, K)`."""
-        return (1, self.num_heads, query_positions_shape[0], key_positions_shape[0])
+        """Return `(1, N, Q, K)`, or `(B, N, Q, K)` for packed rows."""
+        batch = (1, *query_positions_shape[:-1])[-1]
+        return (batch, self.num_heads, query_positions_shape[-1], key_positions_shape[-1])
 
     def get_config(self):
         """Return the constructor's arguments."""

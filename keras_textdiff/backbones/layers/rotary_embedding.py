@@ -112,10 +112,10 @@ class RotaryEmbedding(keras.layers.Layer):
         **kwargs: see `keras.layers.Layer`.
 
     Call arguments:
-        positions: int tensor `(L,)`.
+        positions: int tensor `(L,)`, or `(B, L)` for positions that differ between rows.
 
     Returns:
-        `(cosine, sine)`, each `(1, L, 1, head_dim)`.
+        `(cosine, sine)`, each `(1, L, 1, head_dim)` or `(B, L, 1, head_dim)`.
 
     Example:
     ```python
@@ -135,8 +135,10 @@ class RotaryEmbedding(keras.layers.Layer):
         if self.rope.get("scaling") == "su":
             beyond = ops.max(positions) + 1 > self.rope["original_length"]
             frequencies = ops.where(beyond, ops.convert_to_tensor(long, "float32"), frequencies)
-        angles = ops.cast(positions, "float32")[:, None] * frequencies[None]  # (L, H/2)
-        angles = ops.concatenate([angles, angles], axis=-1)[None, :, None]  # (1, L, 1, H)
+        if len(positions.shape) == 1:
+            positions = positions[None]
+        angles = ops.cast(positions, "float32")[..., None, None] * frequencies  # (1, L, 1, H/2)
+        angles = ops.concatenate([angles, angles], axis=-1)  # (1, L, 1, H)
         cosine, sine = ops.cos(angles) * scale, ops.sin(angles) * scale
         return ops.cast(cosine, self.compute_dtype), ops.cast(sine, self.compute_dtype)
 
