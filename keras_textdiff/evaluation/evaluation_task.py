@@ -14,6 +14,11 @@ class TaskResult:
         metrics: dict from metric name to number.
         details: dict from name to what a reader needs beside the metrics.
         outputs: list of dicts, one per example, or empty.
+
+    Example:
+    ```python
+    TaskResult(metrics={"length": 3.5}, details={"examples": 2}, outputs=[])
+    ```
     """
 
     metrics: dict
@@ -22,7 +27,7 @@ class TaskResult:
 
 
 class EvaluationTask(abc.ABC):
-    """A task that `evaluate` runs a model on."""
+    """A task that `evaluate` runs a model on; subclasses define `run`."""
 
     @property
     def name(self):
