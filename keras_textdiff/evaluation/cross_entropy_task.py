@@ -1,5 +1,6 @@
 """Held-out text, scored by denoising it once."""
 
+from keras_textdiff.data.batches import num_examples
 from keras_textdiff.evaluation.denoiser_cross_entropy import denoiser_cross_entropy
 from keras_textdiff.evaluation.evaluation_task import EvaluationTask, TaskResult
 
@@ -38,4 +39,5 @@ class CrossEntropyTask(EvaluationTask):
             progress=progress,
         )
         metrics = {f"cross_entropy@{level:g}": value for level, value in results.items()}
-        return TaskResult(metrics, {"positions": self.positions}, [])
+        details = {"positions": self.positions, "examples": num_examples(self.data)}
+        return TaskResult(metrics, details, [])

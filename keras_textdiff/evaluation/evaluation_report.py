@@ -61,7 +61,7 @@ class EvaluationReport:
 
 def _format(value):
     if isinstance(value, float):
-        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"
+        return f"{value:.2f}" if 10 <= abs(value) < 1e6 else f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_format(entry)}" for name, entry in value.items())
     return str(value)

@@ -10,6 +10,7 @@ from keras_textdiff.data.batches import take_examples
 from keras_textdiff.evaluation.rows import (
     check_class,
     is_tokenized,
+    perplexity,
     read_rows,
     report,
     row_keys,
@@ -125,7 +126,7 @@ def likelihood_bound(
     return {
         "nats_per_token": float(nats_per_token),
         "standard_error": float(np.sqrt(variances) / num_tokens),
-        "perplexity": float(np.exp(nats_per_token)),
+        "perplexity": perplexity(nats_per_token),
         "num_tokens": num_tokens,
         "log_likelihoods": -nats,
     }

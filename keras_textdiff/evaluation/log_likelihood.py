@@ -4,11 +4,16 @@ Shapes: N rows, B batch, L length.
 """
 
 import keras_hub
-import numpy as np
 from keras import ops
 
 from keras_textdiff.data.batches import take_examples
-from keras_textdiff.evaluation.rows import check_class, read_rows, report, run_batches
+from keras_textdiff.evaluation.rows import (
+    check_class,
+    perplexity,
+    read_rows,
+    report,
+    run_batches,
+)
 from keras_textdiff.models.causal_lm import CausalLM
 from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils.checks import check_integer
@@ -71,7 +76,7 @@ def log_likelihood(lm, data, *, batch_size=32, progress=None):
     nats_per_token = nats.sum() / num_tokens
     return {
         "nats_per_token": float(nats_per_token),
-        "perplexity": float(np.exp(nats_per_token)),
+        "perplexity": perplexity(nats_per_token),
         "num_tokens": num_tokens,
         "log_likelihoods": -nats,
     }

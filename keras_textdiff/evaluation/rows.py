@@ -116,3 +116,9 @@ def report(progress, stage, total, before=0):
     if progress is None:
         return None
     return lambda done: progress(stage, before + done, total)
+
+
+def perplexity(nats_per_token):
+    """Return the exponential, infinite where it is too large for a float."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(nats_per_token))

@@ -40,19 +40,19 @@ def posterior_divergence(logits, targets, canvas, steps, num_steps):
     log_p = ops.cast(logits, "float32")
     log_p = log_p - ops.logsumexp(log_p, axis=-1, keepdims=True)  # (N, V)
     p = ops.exp(log_p)
-    ids = ops.arange(logits.shape[-1], dtype="int32")[None]
-    is_target = ids == targets[:, None]
-    is_canvas = ids == canvas[:, None]
+    # One minus a probability near 1 would keep no digit of what is left: sum up the others.
+    best = ops.cast(ops.argmax(log_p, axis=-1), "int32")
+    ids = ops.arange(logits.shape[-1], dtype="int32")
+    not_best = ops.sum(ops.where(ids[None] == best[:, None], 0.0, p), axis=-1)
     same = targets == canvas
-    p_target = _at(p, targets)
-    # One minus a probability near 1 would keep no digit of what is left.
-    not_target = ops.sum(ops.where(is_target, 0.0, p), axis=-1)
-    p_canvas = _at(p, canvas)
-    not_canvas = ops.sum(ops.where(is_canvas, 0.0, p), axis=-1)
+    log_p_target = _at(log_p, targets)
+    p_target, p_canvas = ops.exp(log_p_target), ops.exp(_at(log_p, canvas))
+    not_target = ops.where(targets == best, not_best, 1.0 - p_target)
+    not_canvas = ops.where(canvas == best, not_best, 1.0 - p_canvas)
 
     # V q(xt | x0), where x0 is xt and where it is another token.
     marginal_same, marginal_other = size * alpha_t + t, t
-    # V p(xt) under the model's x0, in units of q(xt | x0): sum of p(x0') / q(xt | x0').
+    # Sum over x0' of p(x0' | xt) / (V q(xt | x0')).
     evidence = p_canvas / marginal_same + not_canvas / marginal_other
     marginal = ops.where(same, marginal_same, marginal_other)
 
@@ -65,11 +65,13 @@ def posterior_divergence(logits, targets, canvas, steps, num_steps):
 
     # log q/p is log(1/(marginal * evidence)) - gain(x) at all x but x0.
     gain_scale = size * alpha_s / (s * evidence)
-    gains = ops.log1p(
-        p * (gain_scale[:, None] / ops.where(is_canvas, marginal_same[:, None], t[:, None]))
-    )  # (N, V)
-    gain_canvas = _at(gains, canvas)
-    gain_others = ops.sum(ops.where(ops.logical_or(is_target, is_canvas), 0.0, gains), axis=-1)
+    over_other = gain_scale / marginal_other
+    gain_others = (
+        ops.sum(ops.log1p(p * over_other[:, None]), axis=-1)
+        - ops.log1p(p_target * over_other)
+        - ops.where(same, 0.0, ops.log1p(p_canvas * over_other))
+    )
+    gain_canvas = ops.log1p(p_canvas * gain_scale / marginal_same)
     gained = mass_other * gain_others + ops.where(same, 0.0, mass_canvas * gain_canvas)
 
     # marginal * evidence = 1 + excess, and p/q at x0 = 1 - shortfall, both 0 for a perfect p.
@@ -84,7 +86,7 @@ def posterior_divergence(logits, targets, canvas, steps, num_steps):
     log_ratio_target = -_log(ratio, shortfall)
     log_ratio_base = -_log(marginal * evidence, -excess)
     divergence = mass_target * log_ratio_target + rest * log_ratio_base - gained
-    return ops.where(last, -_at(log_p, targets), divergence)
+    return ops.where(last, -log_p_target, divergence)
 
 
 def _log(value, shortfall):

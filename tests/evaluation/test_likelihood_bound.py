@@ -193,6 +193,13 @@ def test_bad_arguments(change, message):
         likelihood_bound(tiny.diffusion_lm(), arguments.pop("data"), **arguments)
 
 
+def test_a_hopeless_model_has_infinite_perplexity():
+    rows = rows_of((1,), [(0, 2)])
+    result = likelihood_bound(tiny_lm(scale=40.0), rows, num_steps=1, num_samples=2)
+    assert result["nats_per_token"] > 1000
+    assert result["perplexity"] == np.inf
+
+
 def test_needs_a_diffusion_model():
     with pytest.raises(ValueError, match="log_likelihood"):
         likelihood_bound(tiny.causal_lm(), tiny.TEXTS)
