@@ -20,7 +20,24 @@ SURFACE = {
     ],
     "keras_textdiff.backbones": ["TransformerBackbone"],
     "keras_textdiff.corruption": ["UniformCorruption", "get"],
-    "keras_textdiff.evaluation": ["denoiser_cross_entropy"],
+    "keras_textdiff.evaluation": [
+        "CodeTask",
+        "CrossEntropyTask",
+        "EvaluationReport",
+        "EvaluationTask",
+        "LikelihoodTask",
+        "QuestionAnsweringTask",
+        "TaskResult",
+        "TranslationTask",
+        "bleu",
+        "denoiser_cross_entropy",
+        "evaluate",
+        "likelihood_bound",
+        "log_likelihood",
+        "pass_at_k",
+        "read_examples",
+        "squad_scores",
+    ],
     "keras_textdiff.models": [
         "CausalLM",
         "CausalLMPreprocessor",
@@ -47,7 +64,23 @@ ARGUMENTS = {
     "samplers.ArgmaxUnrolledSampler": (
         "num_denoising_steps temperature num_canvases unrolled_proportion stop_when_unchanged"
     ),
-    "evaluation.denoiser_cross_entropy": ("lm data noise_levels positions batch_size seed"),
+    "evaluation.CodeTask": (
+        "examples sandbox format prompt num_samples k response_length num_workers"
+    ),
+    "evaluation.CrossEntropyTask": "data noise_levels positions",
+    "evaluation.LikelihoodTask": "data num_steps num_samples",
+    "evaluation.QuestionAnsweringTask": "examples prompt response_length",
+    "evaluation.TranslationTask": "examples target prompt response_length tokenize",
+    "evaluation.bleu": "predictions references tokenize",
+    "evaluation.denoiser_cross_entropy": (
+        "lm data noise_levels positions batch_size seed progress"
+    ),
+    "evaluation.evaluate": "lm task batch_size seed progress",
+    "evaluation.likelihood_bound": "lm data num_steps num_samples batch_size seed progress",
+    "evaluation.log_likelihood": "lm data batch_size progress",
+    "evaluation.pass_at_k": "num_samples num_correct k",
+    "evaluation.read_examples": "source what",
+    "evaluation.squad_scores": "predictions references",
 }
 
 

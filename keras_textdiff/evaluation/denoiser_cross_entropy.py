@@ -6,7 +6,8 @@ Shapes: N rows, B batch, L length.
 import numpy as np
 from keras import ops
 
-from keras_textdiff.data.batches import encoder_tokens, take_examples
+from keras_textdiff.data.batches import take_examples
+from keras_textdiff.evaluation.rows import check_class, read_rows, report, row_keys, run_batches
 from keras_textdiff.models.diffusion_lm import DiffusionLM
 from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils import random
@@ -21,6 +22,7 @@ def denoiser_cross_entropy(
     positions="all",
     batch_size=32,
     seed=0,
+    progress=None,
 ):
     """Measure the cross-entropy of clean targets given canvases at fixed noise levels.
 
@@ -42,6 +44,7 @@ def denoiser_cross_entropy(
             included, as in training; or "corrupted" for those that were replaced.
         batch_size: int, rows per denoiser call.
         seed: int of the noise.
+        progress: callable `(stage, done, total)`, called after each batch, or None.
 
     Returns:
         Dict from noise level to cross-entropy, nats per token.
@@ -60,11 +63,12 @@ def denoiser_cross_entropy(
     Reference: Savinov et al. 2022, arXiv 2112.06749, equation 2; Han et al. 2024,
     arXiv 2401.17181, section 3.1.
     """
-    if not isinstance(lm, DiffusionLM):
-        raise ValueError(
-            f"Only a DiffusionLM denoises. Got {type(lm).__name__}. Turn an autoregressive model "
-            "into one with `keras_textdiff.ar2diff`."
-        )
+    check_class(
+        lm,
+        DiffusionLM,
+        "Only a DiffusionLM denoises; `keras_textdiff.ar2diff` turns an autoregressive model into "
+        "one.",
+    )
     noise_levels = [
         check_number("noise_levels", level, minimum=0, maximum=1) for level in noise_levels
     ]
@@ -73,10 +77,11 @@ def denoiser_cross_entropy(
     check_choice("positions", positions, ("all", "corrupted"))
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("seed", seed)
-    rows = _read_rows(lm, data)
+    rows = read_rows(lm, data)
     thresholds, noise_ids = _draw_noise(rows, lm.backbone.vocabulary_size, seed)
     results = {}
-    for level in noise_levels:
+    num_rows = len(rows["token_ids"])
+    for index, level in enumerate(noise_levels):
         noise_mask = rows["target_mask"] & (thresholds < level)  # (N, L)
         counted = rows["target_mask"] if positions == "all" else noise_mask
         if not counted.any():
@@ -85,51 +90,22 @@ def denoiser_cross_entropy(
                 "positions. Pass a higher level, more data, or positions='all'."
             )
         canvas = np.where(noise_mask, noise_ids, rows["token_ids"])
-        losses = _per_position(lm, {**rows, "token_ids": canvas}, rows["token_ids"], batch_size)
+        losses = _per_position(
+            lm,
+            {**rows, "token_ids": canvas},
+            rows["token_ids"],
+            batch_size,
+            report(progress, "denoising", num_rows * len(noise_levels), num_rows * index),
+        )
         results[level] = float(losses[counted].mean(dtype="float64"))
     return results
-
-
-def _read_rows(lm, data):
-    """Return all rows as arrays `(N, L)`, see `data.batches.BATCH_KEYS`."""
-    if not (isinstance(data, dict) and "token_ids" in data):
-        if lm.preprocessor is None:
-            raise ValueError(
-                "A model without a preprocessor is evaluated on a dict with 'token_ids'. Got "
-                f"{type(data).__name__}. Attach a preprocessor to evaluate on text."
-            )
-        if isinstance(data, (str, bytes)):
-            raise ValueError("Pass a list of strings. Got one string.")
-        texts = list(data.values()) if isinstance(data, dict) else [data]
-        if not all(len(column) for column in texts):
-            raise ValueError("There is nothing to evaluate on: got no examples.")
-        # All rows at once: where equal texts are split must not depend on the batch size.
-        data = lm.preprocessor(data if isinstance(data, dict) else list(data))
-    rows = lm.make_checker()(data)
-    if not rows["target_mask"].any():
-        raise ValueError(
-            f"None of {len(rows['token_ids'])} rows has a target position within "
-            f"{rows['token_ids'].shape[1]} tokens. Pass shorter prompts or a larger "
-            "`sequence_length`."
-        )
-    return rows
 
 
 def _draw_noise(rows, vocabulary_size, seed):
     """Return the level from which each position is corrupted, and the token it then holds."""
     length = rows["token_ids"].shape[1]
-    contents = [
-        np.concatenate([prefix, ids[real], np.flatnonzero(target)])
-        for prefix, ids, real, target in zip(
-            encoder_tokens(rows),
-            rows["token_ids"],
-            rows["padding_mask"],
-            rows["target_mask"],
-            strict=True,
-        )
-    ]
     thresholds, noise_ids = [], []
-    for key in random.row_keys(contents):
+    for key in row_keys(rows):
         stream = random.generator("evaluation_positions", seed, *key)
         thresholds.append(random.uniform(stream, length))
         stream = random.generator("evaluation_tokens", seed, *key)
@@ -137,7 +113,7 @@ def _draw_noise(rows, vocabulary_size, seed):
     return np.stack(thresholds), np.stack(noise_ids).astype("int32")
 
 
-def _per_position(lm, rows, targets, batch_size):
+def _per_position(lm, rows, targets, batch_size, on_batch):
     """Return the cross-entropy of `targets` at each position, float32 `(N, L)`."""
 
     def function(inputs):
@@ -155,12 +131,10 @@ def _per_position(lm, rows, targets, batch_size):
 
     compiled = lm._compiled_functions.get("denoiser_cross_entropy", lm, function)
     rows = {**rows, "targets": targets}
-    num_rows = len(targets)
-    batch_size = min(batch_size, num_rows)
-    losses = []
-    for start in range(0, num_rows, batch_size):
-        # The last batch is filled up with its first row, so that one shape is compiled.
-        indices = np.arange(start, start + batch_size)
-        indices = np.where(indices < num_rows, indices, start)
-        losses.append(compiled(take_examples(rows, indices)))
-    return np.concatenate(losses)[:num_rows]
+    return run_batches(
+        compiled,
+        lambda indices: take_examples(rows, indices),
+        len(targets),
+        batch_size,
+        on_batch,
+    )
