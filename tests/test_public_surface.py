@@ -19,7 +19,12 @@ SURFACE = {
         "objectives",
         "samplers",
     ],
-    "keras_textdiff.backbones": ["TransformerBackbone"],
+    "keras_textdiff.backbones": [
+        "EncoderDecoderBackbone",
+        "TransformerBackbone",
+        "encoder_decoder_config",
+        "transformer_config",
+    ],
     "keras_textdiff.corruption": ["UniformCorruption", "get"],
     "keras_textdiff.data": [
         "Format",
@@ -67,6 +72,14 @@ SURFACE = {
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
 }
 ARGUMENTS = {
+    "backbones.encoder_decoder_config": "size vocabulary_size",
+    "backbones.transformer_config": "size vocabulary_size",
+    "models.CausalLMPreprocessor": (
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+    ),
+    "models.DiffusionLMPreprocessor": (
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+    ),
     "ar2diff": "source attention block_length logit_shift dtype",
     "models.DiffusionLM.generate": (
         "self inputs max_length stop_token_ids strip_prompt seed batch_size return_trajectory"
