@@ -170,10 +170,12 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
                 examples.append((self.start_tokens() + document, target))
                 continue
             generator = random.generator("format", *key) if document else None
-            while document:
-                prefix, target, num_used = self._make_example(document, length, generator)
+            start = 0
+            while start < len(document):
+                rest = document[start : start + length + 1]  # enough to see that it goes on
+                prefix, target, num_used = self._make_example(rest, length, generator)
                 examples.append((prefix, target))
-                document = document[num_used:]
+                start += num_used
         return examples
 
     def make_rows(self, prefixes, targets, sequence_length):

@@ -15,7 +15,8 @@ class Format(abc.ABC):
         """Make one example from the start of a document.
 
         Args:
-            tokens: list of ints, a document or what is left of it, without an end token.
+            tokens: list of ints, a document or what is left of it, without an end token; beyond
+                `length` + 1 of them the rest makes no difference.
             length: int, most tokens of prefix and target together.
             generator: `numpy.random.Generator` for all that is drawn.
             end_token_id: int, the token that ends a text.
