@@ -49,9 +49,11 @@ def code_problem(row, completion=None):
 
 
 def _without(prompt, entry_point):
-    """Return the definitions of a prompt but for the function that is to be completed."""
+    """Return what a prompt defines but for the function that is to be completed; "" for nothing."""
     tree = ast.parse(prompt)
     tree.body = [node for node in tree.body if getattr(node, "name", None) != entry_point]
+    if all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body):
+        return ""
     return ast.unparse(tree)
 
 

@@ -17,6 +17,8 @@ _OTHER_NAMESPACES = (
     | syscalls.CLONE_NEWCGROUP
 )
 
+_MAX_CAPABILITIES = 64
+
 
 def is_root():
     """Return whether this process can become another user: root, but not of a namespace of one."""
@@ -102,8 +104,7 @@ def _map_identity(proc, user, group):
 
 
 def _drop_capabilities():
-    with_none_left = 64
-    for capability in range(with_none_left):
+    for capability in range(_MAX_CAPABILITIES):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
         except OSError:

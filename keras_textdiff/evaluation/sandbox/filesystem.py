@@ -54,7 +54,11 @@ def build(binds, covered, *, user, file_mb, num_files):
         _bind(_OLD + device, device, MS_NOEXEC)
     for folder in covered:
         syscalls.mount(
-            "empty", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,nr_inodes=1,mode=755"
+            "empty",
+            folder,
+            "tmpfs",
+            MS_RDONLY | MS_NOSUID | MS_NODEV,
+            "size=4k,nr_inodes=1,mode=755",
         )
     os.mkdir(WORK)
     options = f"size={file_mb}m,nr_inodes={num_files + 1},mode=700,uid={user},gid={user}"

@@ -46,13 +46,13 @@ def judge(program, source, tests, entry_point, report):
         program.load(source)
         names.update(_find(program, tests, entry_point))
 
-    status, message = _run(prepare, "")
+    status, message = _run(program, prepare, "")
     usable = status == "pass"
     if not usable:
         report(status, message)  # as what came of the first test
     for index, code in enumerate(codes):
         if usable:
-            status, message = _run(lambda code=code: exec(code, names), tests[index])
+            status, message = _run(program, lambda code=code: exec(code, names), tests[index])
             report(status, message)
             usable = status != "ended"
         elif index:
@@ -70,7 +70,7 @@ def _find(program, tests, entry_point):
             found[name] = __import__(name)
             continue
         value = program.look_up(name, remote.CLASS)
-        if not value._is_class:
+        if not remote.reference(value).is_class:
             raise NameError(
                 f"the tests use {name!r}, which they do not define. Of a program, tests can name "
                 "the entry point and classes"
@@ -91,7 +91,7 @@ def _collect_names(node, used, defined):
             _collect_names(child, used, defined)
 
 
-def _run(action, source):
+def _run(program, action, source):
     """Return the status of an action of the tests, and a message."""
     try:
         action()
@@ -102,8 +102,8 @@ def _run(action, source):
     except MemoryError:
         return "memory", "MemoryError"
     except BaseException as error:
-        by_test = isinstance(error, AssertionError) and not hasattr(error, "raised_by_program")
-        return "fail" if by_test else "error", _describe(error, source)
+        own = isinstance(error, AssertionError) and error is not program.last_error
+        return "fail" if own else "error", _describe(error, source)
     return "pass", ""
 
 

@@ -32,6 +32,7 @@ class Program:
         self._requests = requests
         self._replies = open(replies, "rb")
         self._max_reply = max_reply
+        self.last_error = None  # that the program raised, and the tests got
         self._functions = []  # of the tests, by the number under which the program calls them
 
     def wait(self):
@@ -55,8 +56,11 @@ class Program:
 
     def call(self, function, arguments, keywords):
         """Call what a `Remote` stands for."""
-        origin = {remote.CLASS: remote.INSTANCE}.get(function._origin, remote.RESULT)
-        if function._origin == remote.ENTRY_POINT and function._is_class:
+        called = remote.reference(function)
+        origin = remote.RESULT
+        if called.origin == remote.CLASS:
+            origin = remote.INSTANCE
+        elif called.origin == remote.ENTRY_POINT and called.is_class:
             origin = remote.ENTRY_INSTANCE
         message = ["call", *map(self._encode, (function, arguments, keywords))]
         result = self._exchange(message, origin)
@@ -87,7 +91,7 @@ class Program:
             except Exception as problem:
                 error = ProgramError(f"the program's reply was not understood: {problem}")
             if error is not None:
-                error.raised_by_program = True
+                self.last_error = error
                 raise error
             self._call_back(function, arguments, keywords)
 
@@ -124,7 +128,7 @@ class Program:
 
     def _refer(self, value):
         if type(value) is Remote:
-            return ["object", value._number]
+            return ["object", remote.reference(value).number]
         if callable(value):
             self._functions.append(value)
             return ["function", len(self._functions) - 1]
@@ -138,7 +142,7 @@ class Program:
             number, is_class = parts
             if tag != "object" or type(number) is not int:
                 raise ValueError("unknown tag")
-            return Remote(self, number, origin, is_class is True)
+            return Remote(remote.Reference(self, number, origin, is_class is True))
 
         return values.decode(data, resolve)
 

@@ -25,8 +25,41 @@ class Exhausted(RuntimeError):
     """The program raised StopIteration. Outside of `next` that must not end a loop of the tests."""
 
 
+class Reference:
+    """Which object a `Remote` stands for.
+
+    Args:
+        program: `Program` that has it.
+        number: int, its name there.
+        origin: how the tests came by it, one of the above.
+        is_class: bool, whether it is a class; so the program says.
+    """
+
+    def __init__(self, program, number, origin, is_class):
+        self.program = program
+        self.number = number
+        self.origin = origin
+        self.is_class = is_class
+
+
+def reference(remote):
+    """Return the `Reference` of a `Remote`, whose attributes are those of the program's object."""
+    return object.__getattribute__(remote, "_remote")
+
+
+def _ask(remote, operation, *arguments, origin=PART):
+    return reference(remote).program.ask(operation, remote, *arguments, origin=origin)
+
+
+def _refuse(*_):
+    raise Undecidable(
+        "the tests compare an object of the program's own, which would decide itself whether it is "
+        "right"
+    )
+
+
 class Remote:
-    """A reference to an object of no type that could be sent as data.
+    """An object of no type that could be sent as data.
 
     Tests may read its attributes, items, length and truth, iterate over it, print it, set its
     attributes and pass it back to the program: all of that moves data one way or the other, without
@@ -36,60 +69,49 @@ class Remote:
     tests themselves name.
     """
 
-    __slots__ = ("_is_class", "_number", "_origin", "_program")
+    __slots__ = ("_remote",)
 
-    def __init__(self, program, number, origin, is_class):
-        set_own = object.__setattr__
-        set_own(self, "_program", program)
-        set_own(self, "_number", number)
-        set_own(self, "_origin", origin)
-        set_own(self, "_is_class", is_class)  # so the program says
+    def __init__(self, target):
+        object.__setattr__(self, "_remote", target)
 
     def __call__(self, /, *arguments, **keywords):
-        if self._origin not in _CALLABLE:
-            raise Undecidable(f"the tests call {self._origin}, whose answer would not be judged")
-        return self._program.call(self, arguments, keywords)
+        origin = reference(self).origin
+        if origin not in _CALLABLE:
+            raise Undecidable(f"the tests call {origin}, whose answer would not be judged")
+        return reference(self).program.call(self, arguments, keywords)
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        methods = self._origin == INSTANCE or (
-            self._origin == ENTRY_INSTANCE and name not in _QUESTIONS
-        )
-        return self._program.ask("get", self, name, origin=METHOD if methods else PART)
+        origin = reference(self).origin
+        methods = origin == INSTANCE or (origin == ENTRY_INSTANCE and name not in _QUESTIONS)
+        return _ask(self, "get", name, origin=METHOD if methods else PART)
 
     def __setattr__(self, name, value):
-        self._program.ask("set", self, name, value)
+        _ask(self, "set", name, value)
 
     def __getitem__(self, index):
-        return self._program.ask("item", self, index)
+        return _ask(self, "item", index)
 
     def __len__(self):
-        return self._program.ask("length", self)
+        return _ask(self, "length")
 
     def __bool__(self):
-        return self._program.ask("truth", self)
+        return _ask(self, "truth")
 
     def __iter__(self):
-        return self._program.ask("iterate", self)
+        return _ask(self, "iterate")
 
     def __next__(self):
         try:
-            return self._program.ask("next", self)
+            return _ask(self, "next")
         except Exhausted:
             raise StopIteration from None
 
     def __str__(self):
-        return self._program.ask("string", self)
+        return _ask(self, "string")
 
     def __repr__(self):
-        return self._program.ask("representation", self)
+        return _ask(self, "representation")
 
-    def _refuse(self, *_):
-        raise Undecidable(
-            "the tests compare an object of the program's own, which would decide itself whether "
-            "it is right"
-        )
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __hash__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse

@@ -108,7 +108,7 @@ class Sandbox:
         package = os.path.dirname(os.path.realpath(__file__))
         job = {
             "program": program,
-            "tests": list(tests),
+            "tests": tests,
             "entry_point": entry_point,
             "limits": self.limits,
             "files": self._files,
@@ -140,17 +140,10 @@ class Sandbox:
             encoding="utf-8",
         )
         try:
-            supervisor.stdin.write(job + "\n")
-            supervisor.stdin.flush()
-            patience = self.limits["wall_seconds"] + _PATIENCE_SECONDS
-            if not _wait_for(supervisor.stdout, patience):
-                raise RuntimeError(f"The sandbox's supervisor said nothing for {patience} s.")
-            answer = supervisor.stdout.read()
-            errors = supervisor.stderr.read()
-        except BrokenPipeError:
-            answer, errors = "", supervisor.stderr.read()
+            answer, errors = self._talk(supervisor, job)
         finally:
-            # Closing its standard input has it end what it started.
+            # A supervisor that has not answered, because the caller was interrupted, ends what it
+            # started when its input closes.
             for stream in (supervisor.stdin, supervisor.stdout, supervisor.stderr):
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
@@ -163,19 +156,24 @@ class Sandbox:
             raise RuntimeError(f"The sandbox's supervisor failed: {errors.strip()}")
         return json.loads(answer)
 
-
-def _wait_for(stream, seconds):
-    """Return whether there is something to read, or the end."""
-    poll = select.poll()
-    poll.register(stream, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
+    def _talk(self, supervisor, job):
+        """Return all that a supervisor writes: its answer, and errors."""
+        with contextlib.suppress(BrokenPipeError):  # where it failed at once; it says why
+            supervisor.stdin.write(f"{job}\n")
+            supervisor.stdin.flush()
+        poll = select.poll()
+        poll.register(supervisor.stdout, select.POLLIN)
+        patience = self.limits["wall_seconds"] + _PATIENCE_SECONDS
+        if not poll.poll(1000 * patience):
+            raise RuntimeError(f"The sandbox's supervisor said nothing for {patience} s.")
+        return supervisor.stdout.read(), supervisor.stderr.read()
 
 
 def _check_arguments(program, tests, entry_point):
     if not isinstance(program, str):
         raise ValueError(f"`program` must be Python source, a str. Got {type(program).__name__}.")
-    if isinstance(tests, str) or not all(isinstance(test, str) for test in tests):
-        raise ValueError(f"`tests` must be a list of str. Got {tests!r}.")
+    if not isinstance(tests, (list, tuple)) or not all(isinstance(test, str) for test in tests):
+        raise ValueError(f"`tests` must be a list of Python statements, str. Got {tests!r}.")
     if not tests:
         raise ValueError("`tests` is empty, so that every program would pass. Pass at least one.")
     if not isinstance(entry_point, str) or not entry_point.isidentifier():

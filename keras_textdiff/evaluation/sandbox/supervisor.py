@@ -237,5 +237,7 @@ def main():
     syscalls.die_with_parent()
     if os.getppid() != parent:
         return  # it died before that could be noticed
+    os.umask(0o022)  # the caller's could keep the confined user from its own root folder
     job = wire.loads(sys.stdin.buffer.readline())
     wire.send(sys.stdout.fileno(), Supervisor(job).run())
+    os._exit(0)  # there is nothing left to tidy up

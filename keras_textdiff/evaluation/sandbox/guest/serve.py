@@ -29,7 +29,7 @@ _OPERATIONS = {
 _NAME = "program"
 _MESSAGE_LENGTH = 500
 # Made beforehand: there may be no memory left to make it.
-_OUT_OF_MEMORY = b'["error", ["MemoryError"], "", []]\n'
+_OUT_OF_MEMORY = b'["error", ["MemoryError"], "", ["tuple"]]\n'
 
 
 class Server:
@@ -152,7 +152,7 @@ def _refuse(value):
 
 
 def main():
-    """Serve on descriptors 3 and 4, which the program's children, if any, would not inherit."""
+    """Serve on the descriptors that the supervisor made."""
     requests, replies = 3, 4
     server = Server(open(requests, "rb", closefd=False), replies)
     server.send(["value", "ready"])
