@@ -1,5 +1,6 @@
 """Programs that try to reach what lies outside: they return what they got hold of."""
 
+import os
 import textwrap
 
 from tests.evaluation.sandbox_attacks import IPC_KEY, TRACE, attack
@@ -33,7 +34,7 @@ reaches(
     "files of the host",
     """
     paths = ("/etc/passwd", "/etc/hostname", "/etc/ld.so.cache", "/root", "/home", "/tmp", "/proc",
-             "/proc/self/status", "/proc/1/environ", "/sys", "/usr", "/usr/lib", "/var", "/mnt",
+             "/proc/self/status", "/proc/1/environ", "/sys", "/usr/bin", "/var", "/mnt", "/opt",
              "/old", "/boot", "/run", "/dev/shm", "/dev/mem", "/dev/kmsg", "/dev/tty", "/dev/pts")
     def solve(): return [path for path in paths if os.path.lexists(path)]
     """,
@@ -41,10 +42,13 @@ reaches(
 reaches(
     "all that there is",
     """
-    def solve(): return sorted(os.listdir("/")) + sorted(os.listdir("/dev"))
+    def solve():
+        found = {*os.listdir("/"), *os.listdir("/dev")}
+        for folder, _, names in [*os.walk("/lib"), *os.walk("/lib64"), *os.walk("/usr")]:
+            found |= {name for name in names if ".so" not in name}
+        known = {"dev", "lib", "lib64", "usr", "python", "work", "null", "urandom", "zero"}
+        return sorted(found - known)
     """,
-    allowed="sorted(set(solve()) & {'dev', 'lib', 'lib64', 'python', 'work'}) "
-    "+ ['null', 'urandom', 'zero']",
 )
 reaches(
     "installed packages",
@@ -80,7 +84,7 @@ reaches(
         files = [os.__file__, "/python/bin/python", *(f"{{p}}/{TRACE}" for p in places)]
         return succeed(*[lambda path=path: write(path) for path in files],
                        *[lambda path=path: os.mkdir(path + "x") or path for path in files],
-                       *[lambda path=path: os.symlink("/etc", path + "y") or path for path in files],
+                       *[lambda path=path: os.symlink("/", path + "y") or path for path in files],
                        lambda: os.remove(os.__file__) or 1,
                        lambda: os.rename(os.__file__, os.__file__ + "x") or 1,
                        lambda: os.chmod(os.__file__, 0o777) or 1,
@@ -152,8 +156,10 @@ reaches(
             lambda: libc.umount2(b"/", 2) == 0,
             lambda: libc.setns(3, 0) == 0,
             call(155 if X86 else 41, b"/work", b"/work"),  # pivot_root
-            call(428, -100, b"/", 1), call(429, -100, b"/", -100, b"/work", 0),  # open_tree, move_mount
-            call(430, b"proc", 0), call(442, -100, b"/", 0, 0, 0),  # fsopen, mount_setattr
+            call(428, -100, b"/", 1),  # open_tree
+            call(429, -100, b"/", -100, b"/work", 0),  # move_mount
+            call(430, b"proc", 0),  # fsopen
+            call(442, -100, b"/", 0, 0, 0),  # mount_setattr
             lambda: libc.sethostname(b"a", 1) == 0,
         )
     """,
@@ -249,3 +255,69 @@ reaches(
         return found
     """,
 )
+reaches(
+    "locks that others would see",
+    """
+    import fcntl
+    def solve():
+        file = open(os.__file__)
+        return succeed(
+            lambda: fcntl.flock(file, fcntl.LOCK_SH) or 1, lambda: fcntl.lockf(file, 1) or 1,
+            lambda: fcntl.fcntl(file, 1024, 0) + 1, lambda: fcntl.fcntl(file, 8, 1) + 1,
+        )
+    """,
+)
+reaches(
+    "the host's null device",
+    """
+    def solve():
+        return succeed(
+            *[lambda n=n: os.fchmod(n, 0o777) or n for n in range(1)],
+            lambda: os.chmod("/dev/null", 0o777) or 1, lambda: os.utime("/dev/null") or 1,
+            lambda: os.utime(0) or 1, lambda: os.remove("/dev/null") or 1,
+        )
+    """,
+)
+reaches(
+    "programs of its own",
+    """
+    import shutil
+    def solve():
+        shutil.copy("/python/bin/python", "/work/python")
+        os.chmod("/work/python", 0o4755)
+        return succeed(lambda: os.execv("/work/python", ["python"]))
+    """,
+)
+reaches(
+    "paths through the work folder",
+    """
+    def solve():
+        os.symlink("/", "/work/root")
+        os.symlink("../../../..", "/work/up")
+        return [name for link in ("root", "up") for name in os.listdir(f"/work/{link}/")
+                if name in ("etc", "root", "home", "proc", "old")]
+    """,
+)
+MACHINE_CODE = """
+import mmap
+def run(code):
+    memory = mmap.mmap(-1, 4096, prot=7)
+    memory.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return ctypes.CFUNCTYPE(ctypes.c_long)(address)()
+"""
+if os.uname().machine == "x86_64":
+    attack(
+        "system calls of 32 bits",
+        HELPERS + MACHINE_CODE + r"def solve(*a): return run(b'\xb8\2\0\0\0\xcd\x80\xc3')",
+    )
+    # getpid by its x32 number: ENOSYS
+    reaches(
+        "system calls of x32",
+        MACHINE_CODE
+        + r"""
+def solve():
+    result = run(b"\xb8\x27\x00\x00\x40\x0f\x05\xc3")
+    return [] if result == -38 else [result]
+""",
+    )

@@ -11,11 +11,11 @@ caller ── supervisor ─┬─ judge      runs the tests; knows inputs and e
                       └─ program    a fresh, isolated interpreter; knows the calls made to it
 ```
 
-The tests run in the judge. Where they call the entry point, the call crosses a pipe to the program's
-process and its value comes back, as JSON in which every value names its exact type. So the program
-never sees a test, an expected value or a comparison: there is nothing in its process to patch, walk
-to or steal, what it prints or how it exits means nothing, and a value that claims to equal
-everything arrives as plain data or as a reference that can not be compared at all
+The tests run in the judge. Where they call the entry point, the call crosses a pipe to the
+program's process and its value comes back, as JSON in which every value names its exact type. So
+the program never sees a test, an expected value or a comparison: there is nothing in its process to
+patch, walk to or steal, what it prints or how it exits means nothing, and a value that claims to
+equal everything arrives as plain data, or as a reference that can not be compared at all
 (`remote.py`). Arguments are copies: the program can not change what the tests hold.
 
 **What holds the program** (`confinement.py`): new user, mount, pid, network, IPC, UTS and cgroup

@@ -1,6 +1,7 @@
 """The judge's side of the pipe to the program."""
 
 import builtins
+import os
 
 from keras_textdiff.evaluation.sandbox import remote
 from keras_textdiff.evaluation.sandbox.guest import values, wire
@@ -30,7 +31,7 @@ class Program:
 
     def __init__(self, requests, replies, *, max_reply):
         self._requests = requests
-        self._replies = open(replies, "rb")
+        self._replies = os.fdopen(replies, "rb")
         self._max_reply = max_reply
         self.last_error = None  # that the program raised, and the tests got
         self._functions = []  # of the tests, by the number under which the program calls them
@@ -100,9 +101,13 @@ class Program:
         try:
             result = self._encode(function(*arguments, **keywords))
         except Exception as error:
-            named = vars(builtins).get(type(error).__name__) is type(error)
-            name = type(error).__name__ if named else "RuntimeError"
-            self._send(["raised", name, str(error)])
+            name = type(error).__name__
+            known = vars(builtins).get(name) is type(error)
+            try:
+                parts = self._encode(error.args)
+            except TypeError:
+                parts = self._encode((str(error),))
+            self._send(["raised", name if known else "RuntimeError", parts])
         else:
             self._send(["returned", result])
 
@@ -129,6 +134,10 @@ class Program:
     def _refer(self, value):
         if type(value) is Remote:
             return ["object", remote.reference(value).number]
+        name = getattr(value, "__name__", None)
+        if type(name) is str and vars(builtins).get(name) is value:
+            # The program has its own. Called here, one like `eval` would be a way in.
+            return ["builtin", name]
         if callable(value):
             self._functions.append(value)
             return ["function", len(self._functions) - 1]

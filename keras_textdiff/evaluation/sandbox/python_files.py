@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from keras_textdiff.evaluation.sandbox.guest import serve
-from keras_textdiff.evaluation.sandbox.python_layout import EXECUTABLE, GUEST, HOME, LIBRARIES
+from keras_textdiff.evaluation.sandbox.python_layout import EXECUTABLE, GUEST, HOME
 from keras_textdiff.evaluation.sandbox.sandbox_unavailable import SandboxUnavailable
 
 # Runs in a fresh interpreter. Loads every extension module of the standard library, so that the
@@ -20,7 +20,8 @@ folders = [os.path.realpath(path) for path in sys.path if os.path.isdir(path)]
 for folder in folders:
     for name in sorted(os.listdir(folder)):
         module = name.split(".")[0]
-        if name.endswith(".so") and module not in SKIPPED and not module.startswith(("_test", "_xx")):
+        skipped = module in SKIPPED or module.startswith(("_test", "_xx"))
+        if name.endswith(".so") and not skipped:
             try:
                 importlib.import_module(module)
             except ImportError:
@@ -47,7 +48,8 @@ def find():
 
     Returns:
         Dict: "binds", list of (path on the host, path in the sandbox), "covered", paths in the
-        sandbox to hide, and "path", the list for `sys.path`.
+        sandbox to hide, "path", the list for `sys.path`, and "library_path", where the dynamic
+        loader is to look.
 
     Raises:
         SandboxUnavailable: where this interpreter can not be started or is laid out strangely.
@@ -74,6 +76,7 @@ def find():
         if not any(folder.startswith(f"{other}/") for other in seen["folders"])
     ]
     sources, covered = {EXECUTABLE: executable}, []  # sources by where they are seen
+    library_folders = []
     for folder in folders:
         target = _inside(folder, seen["prefixes"])
         sources[target] = folder
@@ -85,8 +88,11 @@ def find():
     for library in seen["libraries"]:
         if not any(os.path.realpath(library).startswith(f"{folder}/") for folder in folders):
             name = os.path.basename(library)
-            # The kernel finds the loader by its full path, the loader all others in LIBRARIES.
-            target = library if name.startswith("ld-") else f"{LIBRARIES}/{name}"
+            # The system's libraries stay where they are: the loader, which the kernel finds by its
+            # full path, and what the judge may still load, whose search path was set before.
+            of_system = library.startswith(("/lib", "/usr/lib")) or name.startswith("ld-")
+            target = library if of_system else f"{HOME}/lib/{name}"
+            library_folders.append(os.path.dirname(target))
             sources[target] = os.path.realpath(library)
     # Importing it here has also compiled it, for interpreters that can not write.
     sources[GUEST] = os.path.dirname(os.path.realpath(serve.__file__))
@@ -95,6 +101,7 @@ def find():
         "binds": [(source, target) for target, source in sources.items()],
         "covered": covered,
         "path": path,
+        "library_path": ":".join(dict.fromkeys(library_folders)),
     }
 
 

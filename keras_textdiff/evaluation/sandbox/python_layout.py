@@ -3,7 +3,6 @@
 WORK = "/work"
 HOME = "/python"  # what a confined Python takes for its installation
 EXECUTABLE = f"{HOME}/bin/python"
-LIBRARIES = f"{HOME}/lib"
 GUEST = f"{HOME}/guest"
 # No environment, no user's or installed packages.
 FLAGS = ("-I", "-S", "-X", "utf8")
@@ -11,7 +10,6 @@ ENVIRONMENT = {
     "HOME": WORK,
     "TMPDIR": WORK,
     "LC_ALL": "C.UTF-8",
-    "LD_LIBRARY_PATH": LIBRARIES,
     # Each further arena reserves 64 MiB of the address space that the memory limit counts.
     "MALLOC_ARENA_MAX": "1",
 }

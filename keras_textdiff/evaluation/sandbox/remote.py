@@ -75,6 +75,7 @@ class Remote:
         object.__setattr__(self, "_remote", target)
 
     def __call__(self, /, *arguments, **keywords):
+        """Call the object, where its answer can be judged."""
         origin = reference(self).origin
         if origin not in _CALLABLE:
             raise Undecidable(f"the tests call {origin}, whose answer would not be judged")

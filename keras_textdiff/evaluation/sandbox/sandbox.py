@@ -126,15 +126,14 @@ class Sandbox:
 
     def _supervise(self, code, job):
         """Run a supervisor and return its answer; see to it that none stays behind."""
-        paths = [os.environ.get("LD_LIBRARY_PATH"), python_layout.LIBRARIES]
+        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         supervisor = subprocess.Popen(
             [os.path.realpath(sys.executable), *python_layout.FLAGS, "-c", code, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd="/",
-            # The second path is where the judge finds libraries once it is confined.
-            env={"LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": ":".join(filter(None, paths))},
+            env={"LC_ALL": "C.UTF-8", **kept},  # an interpreter may need it to start
             start_new_session=True,  # interrupting the caller at a terminal is the caller's to see
             text=True,
             encoding="utf-8",

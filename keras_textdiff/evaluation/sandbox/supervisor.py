@@ -71,10 +71,14 @@ class Supervisor:
         self.printed, prints = open_pipe()
         self.events, reports = open_pipe()
         nothing = os.open(os.devnull, os.O_RDWR)
+        # The program's standard input is an empty pipe: a descriptor of the host's null device
+        # would let it change that file's times.
+        empty, other_end = open_pipe()
+        os.close(other_end)
         self.fork([nothing, nothing, nothing, asks, answers, reports], self.be_judge, as_root)
         confinement.leave_host_processes(as_root)
-        self.fork([nothing, prints, prints, requests, replies, reports], self.be_program, as_root)
-        for descriptor in (requests, asks, answers, replies, prints, reports, nothing):
+        self.fork([empty, prints, prints, requests, replies, reports], self.be_program, as_root)
+        for descriptor in (requests, asks, answers, replies, prints, reports, nothing, empty):
             os.close(descriptor)
         os.set_blocking(self.printed, False)
 
@@ -121,7 +125,8 @@ class Supervisor:
         confinement.confine(as_root, self.job["files"], self.limits, writable=writable)
         os.chdir(python_layout.WORK)
         arguments = [python_layout.EXECUTABLE, *python_layout.FLAGS, "-c", self.job["boot"]]
-        os.execve(python_layout.EXECUTABLE, arguments, python_layout.ENVIRONMENT)
+        environment = {"LD_LIBRARY_PATH": self.job["files"]["library_path"]}
+        os.execve(python_layout.EXECUTABLE, arguments, python_layout.ENVIRONMENT | environment)
 
     def watch(self):
         """Return when the judge has finished or a limit is reached."""

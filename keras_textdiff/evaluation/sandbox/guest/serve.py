@@ -94,7 +94,7 @@ class Server:
             if request[0] == "returned":
                 return self.decode(request[1])
             if request[0] == "raised":
-                raise getattr(builtins, request[1])(request[2])
+                raise getattr(builtins, request[1])(*self.decode(request[2]))
             self.answer(request)
         raise EOFError("the tests have ended")
 
@@ -114,10 +114,12 @@ class Server:
         return values.decode(data, self.resolve)
 
     def resolve(self, tag, parts):
-        """Return the object, or the other side's function, of a number."""
+        """Return the object or function that the other side refers to."""
         (number,) = parts
         if tag == "object":
             return self.objects[number]
+        if tag == "builtin":
+            return getattr(builtins, number)
         return lambda *arguments, **keywords: self.callback(number, arguments, keywords)
 
     def describe(self, error):
@@ -154,6 +156,6 @@ def _refuse(value):
 def main():
     """Serve on the descriptors that the supervisor made."""
     requests, replies = 3, 4
-    server = Server(open(requests, "rb", closefd=False), replies)
+    server = Server(os.fdopen(requests, "rb", closefd=False), replies)
     server.send(["value", "ready"])
     server.run()
