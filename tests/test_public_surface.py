@@ -51,9 +51,13 @@ SURFACE = {
         "EvaluationTask",
         "LikelihoodTask",
         "QuestionAnsweringTask",
+        "Sandbox",
+        "SandboxResult",
+        "SandboxUnavailable",
         "TaskResult",
         "TranslationTask",
         "bleu",
+        "code_problem",
         "denoiser_cross_entropy",
         "evaluate",
         "likelihood_bound",
@@ -109,7 +113,7 @@ ARGUMENTS = {
         "num_denoising_steps temperature num_canvases unrolled_proportion stop_when_unchanged"
     ),
     "evaluation.CodeTask": (
-        "examples sandbox format prompt num_samples k response_length num_workers"
+        "examples format sandbox prompt num_samples k response_length num_workers"
     ),
     "evaluation.CrossEntropyTask": "data noise_levels positions",
     "evaluation.LikelihoodTask": "data num_steps num_samples",

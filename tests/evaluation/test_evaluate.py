@@ -25,14 +25,17 @@ from keras_textdiff.models import CausalLM, CausalLMPreprocessor
 from keras_textdiff.samplers import SundaeSampler
 from keras_textdiff.utils import random
 from tests import tiny
-from tests.evaluation.test_code_task import Runner
+from tests.evaluation.test_code_task import sandbox
 from tests.evaluation.test_log_likelihood import keras_hub_lm
 
 PAIRS = [
     {"en": prompt, "fr": response, "answers": [response.strip(), "other"]}
     for prompt, response in zip(tiny.TEXTS["prompts"], tiny.TEXTS["responses"], strict=True)
 ]
-CODE = {"prompts": ["def f(x):\n", "def g(x):\n"], "responses": [" return x", " return x x"]}
+CODE = {
+    "prompts": ['def f(x):\n ""\n', 'def g(x):\n ""\n'],
+    "responses": [" return x", " return x x"],
+}
 
 
 def diffusion_lm(**config):
@@ -44,7 +47,7 @@ def diffusion_lm(**config):
 @pytest.fixture(scope="module")
 def memory():
     """An autoregressive model that knows the pairs and the programs by heart."""
-    tokens = ["<|endoftext|>", *map(chr, range(97, 123)), *"():=", "Ċ", "Ġ", "in"]
+    tokens = ["<|endoftext|>", *map(chr, range(97, 123)), *'():"', "Ċ", "Ġ", "in"]
     tokenizer = keras_hub.models.GPT2Tokenizer(
         vocabulary={token: index for index, token in enumerate(tokens)}, merges=["i n"]
     )
@@ -82,18 +85,19 @@ def test_code_of_a_model_that_knows_the_programs(memory):
         {
             "task_id": name,
             "prompt": prompt,
+            "canonical_solution": " return x",
             "entry_point": name,
             "test": "def check(candidate):\n    assert candidate(2) == 2\n",
         }
         for name, prompt in zip("fg", CODE["prompts"], strict=True)
     ]
-    task = CodeTask(problems, Runner(), format="human_eval", num_samples=2, k=(1, 2))
+    task = CodeTask(problems, "human_eval", sandbox=sandbox(), num_samples=2, k=(1, 2))
     calls = []
     report = evaluate(memory, task, progress=lambda *call: calls.append(call))
     assert report.metrics == {"pass@1": 50.0, "pass@2": 50.0}
     assert report.details["statuses"] == {"pass": 2, "error": 2}
     assert report.outputs[0]["statuses"] == ["pass", "pass"]
-    assert report.outputs[0]["programs"][0].startswith("def f(x):\n return x\n")
+    assert report.outputs[0]["completions"] == [" return x", " return x"]
     assert calls == [
         ("generating", 2, 4),
         ("generating", 4, 4),
