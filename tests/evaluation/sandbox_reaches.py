@@ -270,11 +270,14 @@ reaches(
 reaches(
     "the host's null device",
     """
+    import stat
+    devices = [n for n in range(64) if succeed(lambda: stat.S_ISCHR(os.fstat(n).st_mode))]
     def solve():
         return succeed(
-            *[lambda n=n: os.fchmod(n, 0o777) or n for n in range(1)],
+            *[lambda n=n: os.fchmod(n, 0o777) or n for n in devices],
+            *[lambda n=n: os.utime(n) or 1 for n in devices],
             lambda: os.chmod("/dev/null", 0o777) or 1, lambda: os.utime("/dev/null") or 1,
-            lambda: os.utime(0) or 1, lambda: os.remove("/dev/null") or 1,
+            lambda: os.remove("/dev/null") or 1,
         )
     """,
 )

@@ -2,9 +2,9 @@
 
 What is not on the list fails with ENOSYS, as on a kernel that lacks it, so that libraries fall back
 where they can. Absent are, among others, all that makes a process (fork, vfork, and clone but for
-threads), sockets (but for an unnamed local pair, with which asyncio wakes itself), shared memory and
-files in memory (which no limit counts), mounts, namespaces, ptrace and its kin, keys, bpf, io_uring,
-perf, userfaultfd, file locks (which would be seen on the host) and inotify.
+threads), sockets (but for an unnamed local pair, with which asyncio wakes itself), shared memory
+and files in memory (which no limit counts), mounts, namespaces, ptrace and its kin, keys, bpf,
+io_uring, perf, userfaultfd, file locks (which would be seen on the host) and inotify.
 """
 
 import ctypes

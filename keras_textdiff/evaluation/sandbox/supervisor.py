@@ -20,7 +20,9 @@ _START_SECONDS = 30
 # Descriptors of a child: requests and replies as `guest.serve` has them, reports to the supervisor.
 _REQUESTS, _REPLIES, _REPORTS = 3, 4, 5
 _FIRST_PRIVATE = 10
-# A program that dies with this share of its memory in use is taken to have died of it.
+# A process that is killed after this share of its CPU time was killed for it: two clocks count.
+_SPENT = 0.9
+# A process that dies with this share of its memory in use is taken to have died of it.
 _FULL = 0.7
 
 
@@ -94,9 +96,10 @@ class Supervisor:
             os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
             action(as_root)
         except BaseException as error:
-            send_report({"unavailable": f"{type(error).__name__}: {error}"})
+            if self.started is None:
+                send_report({"unavailable": f"{type(error).__name__}: {error}"})
         finally:
-            os._exit(0)
+            os._exit(1)  # a judge that has finished has said so
 
     def be_judge(self, as_root):
         """Judge, in this interpreter, which has the tests."""
@@ -109,6 +112,7 @@ class Supervisor:
             program.wait()
         except ProgramEnded:
             raise RuntimeError("the program's interpreter did not start") from None
+        self.started = time.monotonic()  # from now on, what fails is an error of this program
         send_report({"started": True})
         judge(
             program,
@@ -205,7 +209,9 @@ class Supervisor:
 
     def why(self, who, status, usage):
         """Return the status and message for a process that ended by itself."""
-        if usage.ru_utime + usage.ru_stime >= self.limits["cpu_seconds"]:
+        used = usage.ru_utime + usage.ru_stime
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == syscalls.SIGKILL
+        if killed and used >= _SPENT * self.limits["cpu_seconds"]:
             return "timeout", f"more than {self.limits['cpu_seconds']} s of CPU time"
         if usage.ru_maxrss << 10 >= _FULL * (self.limits["memory_mb"] << 20):
             return "memory", f"{who}'s process ended with its memory full"
