@@ -20,7 +20,13 @@ SURFACE = {
     ],
     "keras_textdiff.backbones": ["TransformerBackbone"],
     "keras_textdiff.corruption": ["UniformCorruption", "get"],
-    "keras_textdiff.evaluation": ["denoiser_cross_entropy"],
+    "keras_textdiff.evaluation": [
+        "Sandbox",
+        "SandboxResult",
+        "SandboxUnavailable",
+        "code_problem",
+        "denoiser_cross_entropy",
+    ],
     "keras_textdiff.models": [
         "CausalLM",
         "CausalLMPreprocessor",
@@ -47,6 +53,11 @@ ARGUMENTS = {
     "samplers.ArgmaxUnrolledSampler": (
         "num_denoising_steps temperature num_canvases unrolled_proportion stop_when_unchanged"
     ),
+    "evaluation.Sandbox": (
+        "wall_seconds memory_mb cpu_seconds num_threads num_files file_mb output_kb"
+    ),
+    "evaluation.Sandbox.run": "self program tests entry_point",
+    "evaluation.code_problem": "row completion",
     "evaluation.denoiser_cross_entropy": ("lm data noise_levels positions batch_size seed"),
 }
 

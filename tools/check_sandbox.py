@@ -25,8 +25,7 @@ def main():
         return row["task_id"], sandbox.run(program, tests, entry_point=entry_point)
 
     for name in arguments.files:
-        opened = lzma.open(name, "rt") if name.endswith(".xz") else open(name)
-        with opened as file:
+        with (lzma.open if name.endswith(".xz") else open)(name, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
         start = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(arguments.num_workers) as pool:

@@ -57,7 +57,17 @@ def main():
         results = dict(pool.map(run, sandbox_attacks.ATTACKS.items()))
 
     sources = [source for source, _ in python_files.find()["binds"]]
-    folders = ["/", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/dev", "/work", work, *sources]
+    folders = [
+        "/",
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev",
+        "/scratch",
+        work,
+        *sources,
+    ]
     left = find_traces(sandbox_attacks.TRACE, sandbox_attacks.IPC_KEY, folders)
     left += os.listdir(work)
     os.rmdir(work)

@@ -6,7 +6,7 @@ import pytest
 
 from keras_textdiff.evaluation import Sandbox, SandboxUnavailable
 from keras_textdiff.evaluation.sandbox import seccomp, syscalls
-from tests.evaluation import sandbox_orphans, sandbox_refusal
+from tests.evaluation import sandbox_landlock, sandbox_orphans, sandbox_refusal
 from tests.evaluation.sandbox_users import USERS, run_as
 
 pytestmark = pytest.mark.backend_free
@@ -374,6 +374,22 @@ def test_nothing_outlives_the_caller(sandbox, user):
     process = run_as(user, sandbox_orphans.__file__, timeout=100)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == [f"{name}: none left" for name in ("KILL", "TERM", "INT")]
+
+
+def test_landlock_alone_holds(tmp_path):
+    """It stands behind the read-only mounts, which would otherwise hide a mistake in it."""
+    folders = [tmp_path / "open", tmp_path / "closed"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "file").write_text("as it was")
+    process = run_as(USERS[0], sandbox_landlock.__file__, *map(str, folders))
+    assert process.returncode == 0, process.stderr
+    done = dict(line.split(": ") for line in process.stdout.splitlines() if ": " in line)
+    if not done:
+        pytest.skip(process.stdout)
+    allowed = {"read", "list", "write in the open folder", "make in the open folder"}
+    assert {name for name, result in done.items() if result == "done"} == allowed
+    assert (folders[1] / "file").read_text() == "as it was"
 
 
 @pytest.mark.skipif(not HEADERS[0].exists(), reason="the kernel's headers are not installed")

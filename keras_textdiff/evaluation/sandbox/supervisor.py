@@ -129,9 +129,9 @@ class Supervisor:
 
     def be_program(self, as_root):
         """Become the program's interpreter, which has nothing."""
-        writable = [python_layout.WORK, os.devnull]
+        writable = [python_layout.SCRATCH, os.devnull]
         confinement.give_up_rights(as_root, _PROC, self.limits, writable=writable)
-        os.chdir(python_layout.WORK)
+        os.chdir(python_layout.SCRATCH)
         arguments = [python_layout.EXECUTABLE, *python_layout.FLAGS, "-c", self.job["boot"]]
         environment = {"LD_LIBRARY_PATH": self.job["files"]["library_path"]}
         os.execve(python_layout.EXECUTABLE, arguments, python_layout.ENVIRONMENT | environment)
