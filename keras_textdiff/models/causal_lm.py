@@ -80,6 +80,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         token_ids = ops.cast(inputs["token_ids"], "int32")
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
         batch_size, length = ops.shape(token_ids)
+        self._check_length(length)
         everything = ops.ones_like(prompt_mask)
         cache = self.backbone.empty_cache(batch_size, length)
         # One pass over all columns fills the cache; those behind a prompt are written again.

@@ -286,14 +286,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         self._check_length(rows["token_ids"].shape[1])
         return rows
 
-    def _check_length(self, length):
-        limit = self.backbone.num_learned_positions
-        if limit is not None and length > limit:
-            raise ValueError(
-                f"The backbone has {limit} learned positions; a text of {length} tokens does not "
-                f"fit. Pass `max_length` of at most {limit}."
-            )
-
     def _denoise(self, rows, seed, batch_size, return_trajectory):
         seed = random.fresh_seed() if seed is None else check_integer("seed", seed, minimum=0)
         num_rows = len(rows["token_ids"])

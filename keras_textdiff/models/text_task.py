@@ -89,7 +89,17 @@ class TextTask:
                 f"Missing: {missing}."
             )
         tensors = {name: ops.convert_to_tensor(inputs[name]) for name in names}
+        self._check_length(tensors["token_ids"].shape[1])
         return self.backbone(tensors, training=training)
+
+    def _check_length(self, length):
+        """Raise a ValueError for rows longer than the backbone's learned positions."""
+        limit = self.backbone.num_learned_positions
+        if limit is not None and length is not None and length > limit:
+            raise ValueError(
+                f"The backbone has {limit} learned positions; rows of {length} tokens do not fit. "
+                f"Use a `sequence_length` or a `max_length` of at most {limit}."
+            )
 
     def call(self, inputs, training=None, mask=None):
         """Return logits `(B, L, V)`, or, where `inputs` has a "target_mask", the objective."""
@@ -126,9 +136,9 @@ class TextTask:
         """Return tokenized batches and the checker that saw them."""
         checker = BatchChecker(self.backbone.vocabulary_size)
 
-        def prepare(examples, epoch):
+        def tokenize(examples, epoch):
             if isinstance(examples, dict) and "token_ids" in examples:
-                return checker(examples)
+                return examples
             if self.preprocessor is None:
                 raise ValueError(
                     "A model without a preprocessor trains on dicts with 'token_ids'. Got "
@@ -136,7 +146,13 @@ class TextTask:
                 )
             if isinstance(examples, tuple) and len(examples) == 1:
                 examples = examples[0]
-            return checker(self.preprocessor(_to_texts(examples), epoch=epoch))
+            return self.preprocessor(_to_texts(examples), epoch=epoch)
+
+        def prepare(examples, epoch):
+            batch = checker(tokenize(examples, epoch))
+            # Before Keras starts a step: on jax, one that fails while it is traced empties the model.
+            self._check_length(batch["token_ids"].shape[1])
+            return batch
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(

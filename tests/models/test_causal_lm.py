@@ -76,6 +76,13 @@ def test_bad_prompts_are_refused():
         model.generate([""])
 
 
+def test_learned_positions_limit_the_length():
+    model = tiny.causal_lm(rope=None, num_learned_positions=16)
+    with pytest.raises(ValueError, match=r"16 learned positions; rows of 24 tokens do not fit"):
+        model.generate("a")
+    assert model.generate("a", max_length=16)
+
+
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [

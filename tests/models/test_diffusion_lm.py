@@ -152,9 +152,20 @@ def test_prefix_attention_and_logit_shift():
 
 
 def test_learned_positions_limit_the_length():
+    """An embedding lookup behind the last position gives NaN on jax."""
     lm = make(rope=None, num_learned_positions=16)
-    with pytest.raises(ValueError, match=r"16 learned positions.*24 tokens"):
-        lm.generate("a")
+    rows = lm.preprocessor(TEXTS)
+    inputs = {key: rows[key] for key in ("token_ids", "padding_mask")}
+    for call in (
+        lambda: lm.generate("a"),
+        lambda: lm.infill(["a", "b"], lengths=[20]),
+        lambda: lm.score(TEXTS),
+        lambda: lm.fit(TEXTS, verbose=0),
+        lambda: lm.predict(TEXTS, verbose=0),
+        lambda: lm(inputs),
+    ):
+        with pytest.raises(ValueError, match=r"16 learned positions; rows of 24 tokens do not fit"):
+            call()
     assert lm.generate("a", max_length=16, seed=1)
 
 
