@@ -10,6 +10,7 @@ from keras import ops
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BATCH_KEYS, BatchChecker, make_batches
+from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
@@ -17,7 +18,7 @@ from keras_textdiff.utils import random, registration
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 
 
-class TextTask:
+class TextTask(KeptState):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -150,7 +151,6 @@ class TextTask:
 
         def prepare(examples, epoch):
             batch = checker(tokenize(examples, epoch))
-            # Before Keras starts a step: on jax, one that fails while it is traced empties the model.
             self._check_length(batch["token_ids"].shape[1])
             return batch
 
@@ -203,7 +203,7 @@ class TextTask:
             size = kwargs.pop("validation_batch_size", None) or batch_size
             validation_data, _ = self._make_batches(validation_data, batch_size=size)
         callbacks = [_CountRows(checker), *_as_list(kwargs.pop("callbacks", None))]
-        with _no_surprise_at_the_end(steps_per_epoch):
+        with _no_surprise_at_the_end(steps_per_epoch), self._state_kept():
             history = keras.Model.fit(
                 self,
                 batches,
@@ -228,7 +228,7 @@ class TextTask:
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_CountRows(checker), *callbacks]
-            with _no_surprise_at_the_end(steps):
+            with _no_surprise_at_the_end(steps), self._state_kept():
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
             self.seed_generator.state.assign(state)
@@ -240,7 +240,7 @@ class TextTask:
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
         names = [key for key in BATCH_KEYS if key != "target_mask"]
         batches = (({name: batch[name] for name in names},) for batch in _unpack_batches(batches))
-        with _no_surprise_at_the_end(steps):
+        with _no_surprise_at_the_end(steps), self._state_kept():
             return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
     # === Configuration ===

@@ -205,6 +205,27 @@ def test_bad_data_is_refused(x, options, message):
         make_eager().fit(x, verbose=0, **options)
 
 
+def bad_batches(num_good):
+    yield from [Texts()[0]] * num_good
+    yield [3]
+
+
+def test_a_run_that_fails_leaves_the_model_whole():
+    """Keras on jax empties the variables for a run, and leaves them so where it fails."""
+    model = make_eager()
+    model.fit(TEXTS, batch_size=2, verbose=0)
+    trained = now(model)
+    for run, num_good in (("evaluate", 0), ("evaluate", 3), ("predict", 3), ("fit", 0), ("fit", 3)):
+        with pytest.raises(Exception, match="Texts must be strings"):
+            getattr(model, run)(bad_batches(num_good), verbose=0)
+        changed = [path for path in trained if (now(model)[path] != trained[path]).any()]
+        assert bool(changed) == (run == "fit" and num_good > 0)
+
+
+def now(model):
+    return {weight.path: to_numpy(weight) for weight in model.weights}
+
+
 def test_rows_without_supervised_tokens_are_counted():
     model = make_eager()
     rows = tokenized()
