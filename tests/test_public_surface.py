@@ -93,7 +93,6 @@ ARGUMENTS = {
     "models.DiffusionLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.generate": "self inputs max_length stop_token_ids strip_prompt",
-    "models.DiffusionLMPreprocessor": ("tokenizer sequence_length add_start_token format kwargs"),
     "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
     "data.UL2": "weights mode_token_ids sentinel_token_ids",
     "data.mixture": "sources weights seed process_index process_count",
@@ -134,7 +133,6 @@ ARGUMENTS = {
     ),
     "evaluation.Sandbox.run": "self program tests entry_point",
     "evaluation.code_problem": "row completion",
-    "evaluation.denoiser_cross_entropy": ("lm data noise_levels positions batch_size seed"),
 }
 
 

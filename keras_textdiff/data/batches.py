@@ -4,6 +4,7 @@ import itertools
 import math
 import types
 import warnings
+from collections.abc import Iterator
 
 import grain
 import keras
@@ -327,10 +328,33 @@ def _generate(iterator, prepare, num_steps):
         yield (prepare(batch, 0),)  # Keras wants tuples from a generator
 
 
+def read_ahead(x, num_batches):
+    """Return a generator's first `num_batches` batches as a dataset; anything else as it is."""
+    if not isinstance(x, Iterator):
+        return x
+    if num_batches is None:
+        raise ValueError(
+            "A generator is read once, and validation reads its data anew each time. Pass "
+            "`validation_steps`, or a dataset that can be read again."
+        )
+    batches = list(itertools.islice(x, num_batches))
+    if len(batches) < num_batches:
+        raise ValueError(
+            f"The generator ended after {len(batches)} batches; validation_steps is "
+            f"{num_batches}. Pass fewer."
+        )
+    return _Iterable(lambda: batches)
+
+
 def num_examples(examples):
     """Return how many examples there are; a dict's entries must agree."""
     if not isinstance(examples, dict):
         return len(examples)
+    for key, value in examples.items():
+        if isinstance(value, (str, bytes)):
+            raise ValueError(
+                f"{key!r} must be a list with an entry for each example. Got a string."
+            )
     lengths = {key: len(value) for key, value in examples.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise ValueError(f"All entries need the same number of examples. Got {lengths}.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -10,15 +11,17 @@ from keras import ops
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BatchChecker, make_batches
+from keras_textdiff.data.batches import BatchChecker, make_batches, read_ahead
+from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
+from keras_textdiff.utils.checks import check_texts
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 
 
-class TextTask:
+class TextTask(KeptState):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -84,9 +87,23 @@ class TextTask:
         Returns:
             Float tensor `(B, L, D)` whose reverse embedding gives the logits.
         """
+        self._check_length(inputs["token_ids"].shape[1])
         if context is None:
             context = self.backbone.encode(inputs, training=training)
         return self.backbone.decode(inputs, context, training=training)
+
+    def _check_compiled(self, what):
+        if not self.compiled:
+            raise ValueError(f"The model is not compiled. Call `compile` before `{what}`.")
+
+    def _check_length(self, length):
+        """Raise a ValueError for rows longer than the backbone's learned positions."""
+        limit = self.backbone.num_learned_positions
+        if limit is not None and length is not None and length > limit:
+            raise ValueError(
+                f"The backbone has {limit} learned positions; rows of {length} tokens do not fit. "
+                f"Use a `sequence_length` or a `max_length` of at most {limit}."
+            )
 
     def call(self, inputs, training=None, mask=None):
         """Return logits `(B, L, V)`, or, where `inputs` has a "target_mask", the objective."""
@@ -128,18 +145,31 @@ class TextTask:
     def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None):
         """Return tokenized batches and the checker that saw them."""
         checker = self.make_checker()
+        if isinstance(x, dict) and "token_ids" in x:
+            x = checker(x)  # all rows now, not when training gets to them
+        elif isinstance(x, dict):
+            for name in {"prompts", "responses"} & set(x):
+                check_texts(x[name])
+        elif isinstance(x, (list, tuple)):
+            check_texts(x)
 
-        def prepare(examples, epoch):
+        def tokenize(examples, epoch):
+            if isinstance(examples, tuple) and len(examples) == 1:
+                examples = examples[0]
             if isinstance(examples, dict) and "token_ids" in examples:
-                return checker(examples)
+                return examples
             if self.preprocessor is None:
                 raise ValueError(
                     "A model without a preprocessor trains on dicts with 'token_ids'. Got "
                     f"{_describe(examples)}. Attach a preprocessor to train on text."
                 )
-            if isinstance(examples, tuple) and len(examples) == 1:
-                examples = examples[0]
-            return checker(self.preprocessor(_to_texts(examples), epoch=epoch))
+            # Not through __call__, where Keras would print all texts into an error's message.
+            return self.preprocessor.call(_to_texts(examples), epoch=epoch)
+
+        def prepare(examples, epoch):
+            batch = checker(tokenize(examples, epoch))
+            self._check_length(batch["token_ids"].shape[1])
+            return batch
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
@@ -171,7 +201,8 @@ class TextTask:
             y: must be None.
             batch_size: int or None (32), for examples in memory.
             epochs: int.
-            validation_data: like `x`, or None.
+            validation_data: like `x`, or None; of a generator, the first `validation_steps`
+                batches serve for every validation.
             shuffle: bool, for examples in memory.
             steps_per_epoch: int or None.
             **kwargs: see `keras.Model.fit`.
@@ -183,16 +214,27 @@ class TextTask:
             ValueError: before the first step, for anything that cannot be trained on.
         """
         _check_fit_arguments(y, kwargs)
+        self._check_compiled("fit")
         _check_optimizer(self.optimizer, self.trainable_variables)
+        if isinstance(x, Iterator) and steps_per_epoch is None and epochs > 1:
+            raise ValueError(
+                f"A generator is read once, and epochs is {epochs}. Pass `steps_per_epoch`, or a "
+                "dataset that can be read again."
+            )
         num_steps = None if steps_per_epoch is None else steps_per_epoch * epochs
         batches, checker = self._make_batches(
             x, batch_size=batch_size, shuffle=shuffle, num_steps=num_steps
         )
+        checkers = [checker]
         if validation_data is not None:
-            size = kwargs.pop("validation_batch_size", None) or batch_size
-            validation_data, _ = self._make_batches(validation_data, batch_size=size)
-        callbacks = [_CountRows(checker), *_as_list(kwargs.pop("callbacks", None))]
-        with _no_surprise_at_the_end(steps_per_epoch):
+            size = kwargs.pop("validation_batch_size", None)
+            if size is None and isinstance(validation_data, (list, tuple, dict, np.ndarray)):
+                size = batch_size
+            validation_data = read_ahead(validation_data, kwargs.get("validation_steps"))
+            validation_data, validation = self._make_batches(validation_data, batch_size=size)
+            checkers.append(validation)
+        callbacks = [_CountRows(*checkers), *_as_list(kwargs.pop("callbacks", None))]
+        with _no_surprise_at_the_end(steps_per_epoch), self._state_kept():
             history = keras.Model.fit(
                 self,
                 batches,
@@ -203,7 +245,8 @@ class TextTask:
                 callbacks=callbacks,
                 **kwargs,
             )
-        checker.warn()
+        for checker in checkers:
+            checker.warn()
         return history
 
     def evaluate(self, x=None, y=None, *, batch_size=None, steps=None, **kwargs):
@@ -216,8 +259,8 @@ class TextTask:
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
-                kwargs["callbacks"] = [_CountRows(checker), *callbacks]
-            with _no_surprise_at_the_end(steps):
+                kwargs["callbacks"] = [_CountRows(testing=checker), *callbacks]
+            with _no_surprise_at_the_end(steps), self._state_kept():
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
             self.seed_generator.state.assign(state)
@@ -231,7 +274,7 @@ class TextTask:
             ({key: value for key, value in batch.items() if key != "target_mask"},)
             for batch in _unpack_batches(batches)
         )
-        with _no_surprise_at_the_end(steps):
+        with _no_surprise_at_the_end(steps), self._state_kept():
             return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
     # === Configuration ===
@@ -330,17 +373,20 @@ class _Holder:
 
 
 class _CountRows(keras.callbacks.Callback):
-    """Starts the checker's count where a run starts: Keras reads some batches before it."""
+    """Starts the count of each checker where its run starts: Keras reads some batches before."""
 
-    def __init__(self, checker):
+    def __init__(self, training=None, testing=None):
         super().__init__()
-        self.checker = checker
+        self.training = training
+        self.testing = testing
 
     def on_train_begin(self, logs=None):
-        self.checker.reset()
+        if self.training is not None:
+            self.training.reset()
 
     def on_test_begin(self, logs=None):
-        self.checker.reset()
+        if self.testing is not None:
+            self.testing.reset()
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ MODELS = {"diffusion": tiny.diffusion_lm, "causal": tiny.causal_lm}
 
 def make(kind, **options):
     model = MODELS[kind](scale=0.1)
-    options = {"jit_compile": tiny.JIT, **options}
-    model.compile(keras.optimizers.Adam(0.01), **options)
+    options = {"optimizer": keras.optimizers.Adam(0.01), "jit_compile": tiny.JIT, **options}
+    model.compile(**options)
     return model
 
 
@@ -37,6 +37,13 @@ class Texts(keras.utils.PyDataset):
         return {key: value[2 * index : 2 * index + 2] for key, value in TEXTS.items()}
 
 
+class Tokens(Texts):
+    """Batches in the tuples that Keras gives, tokenized."""
+
+    def __getitem__(self, index):
+        return (tiny.diffusion_lm().preprocessor(super().__getitem__(index)),)
+
+
 def sources():
     """The same two batches of two examples, in every form."""
     import tensorflow as tf
@@ -51,6 +58,7 @@ def sources():
         "tokenized": lambda: (rows, 2),
         "only token_ids": lambda: ({"token_ids": rows["token_ids"]}, 2),
         "PyDataset": lambda: (Texts(), None),
+        "PyDataset of tuples": lambda: (Tokens(), None),
         "tf.data of texts": lambda: (texts.batch(2), None),
         "tf.data of tokens": lambda: (tf.data.Dataset.from_tensor_slices(rows).batch(2), None),
         "tf.data of strings": lambda: (
@@ -80,6 +88,7 @@ SOURCES = [
     "tokenized",
     "only token_ids",
     "PyDataset",
+    "PyDataset of tuples",
     "tf.data of texts",
     "tf.data of tokens",
     "tf.data of strings",
@@ -190,7 +199,12 @@ def test_shuffling_changes_order_only():
         ({"prompts": ["a"], "responses": ["b", "c"]}, {}, "same number"),
         ({"prompts": ["a"]}, {}, "'prompts' and 'responses'"),
         ([1, 2], {}, "strings"),
+        (["a", "b", 3], {"batch_size": 1}, "Got int at position 2"),
+        ({"prompts": ["a"], "responses": [3]}, {}, "Got int at position 0"),
+        ({"prompts": "a", "responses": "b"}, {}, "must be a list"),
+        ([b"\xff"], {}, "Text 0 is not UTF-8"),
         ({"token_ids": [[1, 99]]}, {}, r"\[0, 33\)"),
+        ({"token_ids": [[1], [1], [99]]}, {"batch_size": 1}, r"outside at position \[2, 0\]"),
         ({"token_ids": [[1.0, float("nan")]]}, {}, "integers"),
         ({"token_ids": [[1, 2]], "padding_mask": [[True]]}, {}, "shape"),
         ({"token_ids": [[1, 2]], "target_mask": [[0.5, 1.0]]}, {}, "booleans"),
@@ -200,11 +214,40 @@ def test_shuffling_changes_order_only():
         (5, {}, "Cannot read batches"),
         (Texts(), {"batch_size": 2}, "yields batches"),
         ((x for x in [Texts()[0]]), {"steps_per_epoch": 2, "epochs": 2}, "after 1 batches; 4"),
+        ((x for x in [Texts()[0]]), {"epochs": 2}, "read once, and epochs is 2"),
+        (TEXTS, {"validation_data": iter([Texts()[0]])}, "Pass `validation_steps`"),
+        (
+            TEXTS,
+            {"validation_data": iter([Texts()[0]]), "validation_steps": 2},
+            "after 1 batches; validation_steps is 2",
+        ),
+        (TEXTS, {"validation_data": [3]}, "Got int at position 0"),
     ],
 )
 def test_bad_data_is_refused(x, options, message):
     with pytest.raises(ValueError, match=message):
         make_eager().fit(x, verbose=0, **options)
+
+
+def bad_batches(num_good):
+    yield from [Texts()[0]] * num_good
+    yield [3]
+
+
+def test_a_run_that_fails_leaves_the_model_whole():
+    """Keras on jax empties the variables for a run, and leaves them so where it fails."""
+    model = make_eager()
+    model.fit(TEXTS, batch_size=2, verbose=0)
+    trained = now(model)
+    for run, num_good in (("evaluate", 0), ("evaluate", 3), ("predict", 3), ("fit", 0), ("fit", 3)):
+        with pytest.raises(Exception, match="Texts must be strings"):
+            getattr(model, run)(bad_batches(num_good), verbose=0)
+        changed = [path for path in trained if (now(model)[path] != trained[path]).any()]
+        assert bool(changed) == (run == "fit" and num_good > 0)
+
+
+def now(model):
+    return {weight.path: to_numpy(weight) for weight in model.weights}
 
 
 def test_rows_without_supervised_tokens_are_counted():
@@ -216,6 +259,27 @@ def test_rows_without_supervised_tokens_are_counted():
     rows["target_mask"][:] = False
     with pytest.warns(UserWarning, match="4 of 4"):
         assert model.fit(rows, batch_size=2, verbose=0).history["loss"] == [0]
+    with pytest.warns(UserWarning, match="4 of 4"):
+        model.fit(rows, validation_data=TEXTS, batch_size=2, verbose=0)
+    with pytest.warns(UserWarning, match="4 of 4"):
+        model.fit(TEXTS, validation_data=rows, batch_size=2, epochs=2, verbose=0)
+
+
+@pytest.mark.parametrize("source", ["PyDataset", "generator"])
+def test_validation_takes(source):
+    """The same loss whatever holds the data, epoch after epoch: nothing is read off."""
+    model = make("diffusion", optimizer=keras.optimizers.SGD(0.0))
+    expected = model.evaluate(TEXTS, batch_size=2, verbose=0, return_dict=True)["loss"]
+    steps = 2 if source == "generator" else None
+    history = model.fit(
+        TEXTS,
+        batch_size=2,
+        epochs=3,
+        validation_data=sources()[source]()[0],
+        validation_steps=steps,
+        verbose=0,
+    ).history
+    np.testing.assert_allclose(history["val_loss"], [expected] * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["loss", "metrics", "weighted_metrics"])
