@@ -104,9 +104,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         hidden_states, cache = self.backbone.call_with_cache(
             {"token_ids": token_ids, "padding_mask": everything}, cache, 0
         )
-        finite = ops.logical_or(
-            ops.isfinite(hidden_states), ops.logical_not(prompt_mask[..., None])
-        )
+        finite = ops.all(ops.isfinite(hidden_states), axis=-1)  # (B, L)
         index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
 
         def next(prompt, cache, index):
