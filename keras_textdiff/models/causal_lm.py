@@ -4,6 +4,7 @@ import keras_hub
 from keras import ops
 
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
+from keras_textdiff.models.prompts import list_prompts, stop_tokens, tokenized_rows
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
@@ -65,6 +66,14 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts."""
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
+        self._check_compiled("generate")
+        vocabulary_size = self.backbone.vocabulary_size
+        stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
+        if self.preprocessor is None:
+            rows = tokenized_rows(inputs, vocabulary_size)
+            inputs = {"token_ids": rows["token_ids"], "padding_mask": rows["prompt_mask"]}
+        elif isinstance(inputs, dict):
+            inputs = list_prompts(inputs)  # KerasHub would take its keys for prompts
         return super().generate(inputs, max_length, stop_token_ids, strip_prompt)
 
     def generate_step(self, inputs, stop_token_ids=None):
@@ -75,7 +84,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             stop_token_ids: list of ints or None; generation ends when every row has one.
 
         Returns:
-            Dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True up to the stop token.
+            Dict of "token_ids" `(B, L)`; "padding_mask" `(B, L)`, True up to the stop token; and
+            "is_finite" `(B,)`, False where the prompt gives NaN or infinite hidden states.
         """
         token_ids = ops.cast(inputs["token_ids"], "int32")
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
@@ -87,6 +97,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         hidden_states, cache = self.backbone.call_with_cache(
             {"token_ids": token_ids, "padding_mask": everything}, cache, 0
         )
+        finite = ops.all(ops.isfinite(hidden_states), axis=-1)  # (B, L)
         index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
 
         def next(prompt, cache, index):
@@ -114,7 +125,28 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             )
             stops = ops.cast(ops.logical_and(stops, ops.logical_not(prompt_mask)), "int32")
             padding_mask = ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)
-        return {"token_ids": token_ids, "padding_mask": padding_mask}
+        return {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "is_finite": ops.all(ops.logical_or(finite, ops.logical_not(prompt_mask)), axis=-1),
+        }
+
+    def make_generate_function(self):
+        """Return the compiled `generate_step`, which raises a ValueError for NaN."""
+        function = super().make_generate_function()
+
+        def generate(inputs, stop_token_ids=None):
+            outputs = dict(function(inputs, stop_token_ids=stop_token_ids))
+            is_finite = ops.convert_to_numpy(outputs.pop("is_finite"))
+            if not is_finite.all():
+                raise ValueError(
+                    f"The model returned NaN or infinite numbers for prompt {is_finite.argmin()}, "
+                    "at the first step. Check the weights, or use float32 or bfloat16 instead of "
+                    "float16."
+                )
+            return outputs
+
+        return generate
 
     def quantize(self, mode, **kwargs):
         """Quantize the backbone's weights, see `TextTask.quantize`."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.packing import pack_rows
+from keras_textdiff.models.prompts import check_prompt_lengths, list_prompts
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.utils.checks import check_integer
 from keras_textdiff.utils.registration import register
@@ -39,7 +40,7 @@ class CausalLMPreprocessor(TextPreprocessor):
         """
         length = self.sequence_length if sequence_length is None else sequence_length
         check_integer("max_length", length, minimum=1)
-        prefixes = self.tokenize_prompts([x] if isinstance(x, str) else list(x))
+        prefixes = self.tokenize_prompts(list_prompts(x))
         if not all(prefixes):
             raise ValueError(
                 f"Prompt {prefixes.index([])} has no tokens, and there is no start token to "
@@ -57,13 +58,3 @@ class CausalLMPreprocessor(TextPreprocessor):
         return self.detokenize(
             [row[mask] for row, mask in zip(np.asarray(x["token_ids"]), masks, strict=True)]
         )
-
-
-def check_prompt_lengths(prefixes, length):
-    """Raise a ValueError where a prompt leaves no room for new tokens."""
-    for index, prefix in enumerate(prefixes):
-        if len(prefix) >= length:
-            raise ValueError(
-                f"Prompt {index} has {len(prefix)} tokens and `max_length` is {length}: no room "
-                "is left for new text. Pass a larger `max_length` or a shorter prompt."
-            )

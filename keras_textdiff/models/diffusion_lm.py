@@ -7,12 +7,17 @@ from keras import ops
 from keras_textdiff import samplers
 from keras_textdiff.data.batches import BatchChecker, take_examples
 from keras_textdiff.data.packing import pack_rows
-from keras_textdiff.models.causal_lm_preprocessor import check_prompt_lengths
 from keras_textdiff.models.diffusion_lm_preprocessor import DiffusionLMPreprocessor
 from keras_textdiff.models.generation import (
     CompiledFunctions,
     cut_at_stop_tokens,
     run_sampler,
+)
+from keras_textdiff.models.prompts import (
+    check_prompt_lengths,
+    list_prompts,
+    stop_tokens,
+    tokenized_rows,
 )
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.objectives.cross_entropy import cross_entropy
@@ -122,19 +127,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         Returns:
             A string or a list of strings as `inputs` were; for tokenized inputs a dict of
             "token_ids" and "padding_mask" arrays (True up to the stop token). With
-            `return_trajectory`, a pair of this and a `Trajectory`.
+            `return_trajectory`, a pair of this and a `Trajectory` (None where there is no prompt).
 
         Raises:
             ValueError: before any work for bad lengths, ids or seeds; during it for NaN logits.
         """
         if isinstance(inputs, (list, tuple)) and not inputs:
-            return []
-        scalar = isinstance(inputs, str)
-        stop_token_ids = self._stop_token_ids(stop_token_ids)
+            return ([], None) if return_trajectory else []
+        scalar = isinstance(inputs, (str, bytes))
+        vocabulary_size = self.backbone.vocabulary_size
+        stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
         if isinstance(inputs, dict):
-            rows = self._check_rows(inputs)
+            rows = tokenized_rows(inputs, vocabulary_size)
         else:
-            rows = self._prompt_rows([inputs] if scalar else list(inputs), max_length)
+            rows = self._prompt_rows(list_prompts(inputs), max_length)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         keep = cut_at_stop_tokens(token_ids, rows, stop_token_ids)
         if strip_prompt:
@@ -172,12 +178,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         lm.infill(["The ", " sat on the mat."], lengths=[8])
         ```
         """
-        if not inputs:
-            return []
+        for name, value in (("inputs", inputs), ("lengths", lengths)):
+            if not isinstance(value, (list, tuple, np.ndarray)):
+                raise ValueError(f"`{name}` must be a list. Got {value!r}.")
+        if not len(inputs):
+            return ([], None) if return_trajectory else []
         scalar = isinstance(inputs[0], str)
         inputs = [inputs] if scalar else list(inputs)
-        if not lengths or not isinstance(lengths[0], (list, tuple)):
+        if not len(lengths) or np.ndim(lengths[0]) == 0:
             lengths = [lengths] * len(inputs)
+        if len(lengths) != len(inputs):
+            raise ValueError(
+                f"Got {len(inputs)} inputs and gap lengths for {len(lengths)}. Pass one list of "
+                "lengths for each input, or one for all."
+            )
         rows = self._gap_rows(inputs, lengths)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         # Texts end where their last piece does: the end token behind it is context only.
@@ -203,13 +217,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         Reference: Han et al. 2024, arXiv 2401.17181, section 3.2.
         """
         check_integer("batch_size", batch_size, minimum=1)
+        if not isinstance(inputs, dict):
+            raise ValueError(
+                "`score` takes a dict of 'prompts' and 'responses', or a tokenized one with "
+                f"'target_mask'. Got {type(inputs).__name__}."
+            )
         if "token_ids" in inputs:
             rows = BatchChecker(self.backbone.vocabulary_size)(inputs)
         else:
-            rows = self._require_preprocessor()(inputs)
+            rows = self._require_preprocessor().call(inputs)
             # Padding is part of the canvas but not of the response.
             fill = (rows["token_ids"] == self.preprocessor.end_token_id) & rows["target_mask"]
             rows["target_mask"] = rows["target_mask"] & (np.cumsum(fill, axis=1) - fill == 0)
+        if not len(rows["token_ids"]):
+            return np.zeros(0, "float32")
         if not rows["target_mask"].any(axis=1).all():
             raise ValueError(
                 "Every row needs a response to score. Row "
@@ -221,7 +242,13 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             function(take_examples(rows, np.arange(start, stop)))
             for start, stop in _slices(len(rows["token_ids"]), batch_size)
         ]
-        return np.concatenate(scores)
+        scores = np.concatenate(scores)
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"The score of row {int(np.isfinite(scores).argmin())} is {scores.min()}: the "
+                "model returned NaN or infinite logits. Check its weights."
+            )
+        return scores
 
     def _score_rows(self, rows):
         hidden_states = self.hidden_states(rows)
@@ -243,7 +270,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         preprocessor = self._require_preprocessor()
         length = preprocessor.sequence_length if max_length is None else max_length
         check_integer("max_length", length, minimum=1)
-        self._check_length(length)
         prefixes = preprocessor.tokenize_prompts(prompts)
         check_prompt_lengths(prefixes, length)
         fill = preprocessor.end_token_id
@@ -269,7 +295,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             prefixes.append([*tokens, preprocessor.end_token_id])
             gaps.append([*gap, False])
         length = max(map(len, prefixes))
-        self._check_length(length)
         rows = pack_rows(prefixes, [[]] * len(prefixes), length, preprocessor.end_token_id, False)
         target_mask = np.zeros((len(gaps), length), bool)
         for row, gap in enumerate(gaps):
@@ -278,15 +303,9 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         rows["prompt_mask"] = rows["padding_mask"] & ~target_mask
         return rows
 
-    def _check_rows(self, inputs):
-        """Turn KerasHub's tokenized prompts into rows whose rest is canvas."""
-        rows = BatchChecker(self.backbone.vocabulary_size)(
-            {"token_ids": inputs["token_ids"], "prompt_mask": inputs["padding_mask"]}
-        )
-        self._check_length(rows["token_ids"].shape[1])
-        return rows
-
     def _denoise(self, rows, seed, batch_size, return_trajectory):
+        self._check_compiled("generate")
+        self._check_length(rows["token_ids"].shape[1])
         seed = random.fresh_seed() if seed is None else check_integer("seed", seed, minimum=0)
         num_rows = len(rows["token_ids"])
         if batch_size is not None:
@@ -300,16 +319,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             return_trajectory=return_trajectory,
             cache=self._compiled_functions,
         )
-
-    def _stop_token_ids(self, stop_token_ids):
-        if isinstance(stop_token_ids, str) and stop_token_ids == "auto":
-            if self.preprocessor is None:
-                raise ValueError(
-                    "`stop_token_ids='auto'` needs a preprocessor. Pass a tuple of token ids, or "
-                    "None to keep the whole canvas."
-                )
-            return self.preprocessor.stop_token_ids
-        return stop_token_ids
 
     def _require_preprocessor(self):
         if self.preprocessor is None:

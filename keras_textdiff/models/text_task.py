@@ -95,6 +95,10 @@ class TextTask(KeptState):
         self._check_length(tensors["token_ids"].shape[1])
         return self.backbone(tensors, training=training)
 
+    def _check_compiled(self, what):
+        if not self.compiled:
+            raise ValueError(f"The model is not compiled. Call `compile` before `{what}`.")
+
     def _check_length(self, length):
         """Raise a ValueError for rows longer than the backbone's learned positions."""
         limit = self.backbone.num_learned_positions
@@ -205,6 +209,7 @@ class TextTask(KeptState):
             ValueError: before the first step, for anything that cannot be trained on.
         """
         _check_fit_arguments(y, kwargs)
+        self._check_compiled("fit")
         _check_optimizer(self.optimizer, self.trainable_variables)
         if isinstance(x, Iterator) and steps_per_epoch is None and epochs > 1:
             raise ValueError(
