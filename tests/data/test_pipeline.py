@@ -100,7 +100,8 @@ def test_every_position_gives_the_same_remaining_batches(kind, pack):
 
     dataset = make()
     iterator = iter(dataset)
-    expected = [batch for batch, _ in zip(iterator, range(20), strict=False)]
+    count = 12 if kind == "a stream" else 20  # a stream reads its window of 1024 rows each time
+    expected = [batch for batch, _ in zip(iterator, range(count), strict=False)]
     assert len(expected) >= 10
     for position in range(len(expected)):
         state = json.loads(json.dumps(dataset.state_after(position)))
