@@ -133,6 +133,9 @@ def _set_limits(limits):
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
+        _, highest = resource.getrlimit(kind)
+        if highest != resource.RLIM_INFINITY:
+            limit = min(limit, highest)
         # The hard limit too: it can not be raised again. Past that of CPU time comes SIGKILL,
         # which process 1 of a namespace gets unlike SIGXCPU.
         resource.setrlimit(kind, (limit, limit))
