@@ -60,6 +60,8 @@ class Supervisor:
             self.unavailable = str(error)
         finally:
             ends = [end_child(child) for child in self.children]
+        if self.started is None and self.unavailable is None:
+            self.unavailable = "the judge's process ended before the program's ran"
         if self.unavailable is not None:
             return {"unavailable": self.unavailable}
         seconds = time.monotonic() - self.started
@@ -181,7 +183,8 @@ class Supervisor:
                 self.finished = True
                 if kind == "unavailable":
                     said = self.output.decode(errors="replace").strip()
-                    self.unavailable = " ".join(filter(None, (value, said)))
+                    # Of two reports, the first has the reason.
+                    self.unavailable = self.unavailable or " ".join(filter(None, (value, said)))
 
     def read_output(self):
         """Take in what the program has printed; return False at its end."""
