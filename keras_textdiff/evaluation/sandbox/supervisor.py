@@ -21,8 +21,8 @@ _START_SECONDS = 30
 # and the host's /proc until the child is confined.
 _REQUESTS, _REPLIES, _REPORTS, _PROC = 3, 4, 5, 6
 _FIRST_PRIVATE = 10
-# A process that is killed after this share of its CPU time was killed for it: the kernel counts ticks
-# for the limit, which on a busy machine can be far from the time that it reports.
+# A process that is killed after this share of its CPU time was killed for it: for the limit, the
+# kernel counts ticks, which on a busy machine can be far from the time that it reports.
 _SPENT = 0.5
 # A process that dies with this share of its memory in use is taken to have died of it.
 _FULL = 0.7
