@@ -21,8 +21,9 @@ _START_SECONDS = 30
 # and the host's /proc until the child is confined.
 _REQUESTS, _REPLIES, _REPORTS, _PROC = 3, 4, 5, 6
 _FIRST_PRIVATE = 10
-# A process that is killed after this share of its CPU time was killed for it: two clocks count.
-_SPENT = 0.9
+# A process that is killed after this share of its CPU time was killed for it: for the limit, the
+# kernel counts ticks, which on a busy machine can be far from the time that it reports.
+_SPENT = 0.5
 # A process that dies with this share of its memory in use is taken to have died of it.
 _FULL = 0.7
 
@@ -60,6 +61,8 @@ class Supervisor:
             self.unavailable = str(error)
         finally:
             ends = [end_child(child) for child in self.children]
+        if self.started is None and self.unavailable is None:
+            self.unavailable = "the judge's process ended before the program's ran"
         if self.unavailable is not None:
             return {"unavailable": self.unavailable}
         seconds = time.monotonic() - self.started
@@ -181,7 +184,8 @@ class Supervisor:
                 self.finished = True
                 if kind == "unavailable":
                     said = self.output.decode(errors="replace").strip()
-                    self.unavailable = " ".join(filter(None, (value, said)))
+                    # Of two reports, the first has the reason.
+                    self.unavailable = self.unavailable or " ".join(filter(None, (value, said)))
 
     def read_output(self):
         """Take in what the program has printed; return False at its end."""
