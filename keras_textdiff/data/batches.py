@@ -135,6 +135,13 @@ def _check_segments(batch):
     batch["segment_ids"] = values.astype("int32")
 
 
+def longest_document(batch):
+    """Return the length of a row, or of packed rows that of the longest segment."""
+    if "segment_ids" not in batch:
+        return batch["token_ids"].shape[1]
+    return max(int(np.unique(row, return_counts=True)[1].max()) for row in batch["segment_ids"])
+
+
 def encoder_tokens(rows):
     """Return the token ids that the encoder reads, an int array per row; empty without one."""
     if "encoder_token_ids" not in rows:

@@ -11,7 +11,7 @@ from keras import ops
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BatchChecker, make_batches, read_ahead
+from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
 from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
@@ -87,7 +87,8 @@ class TextTask(KeptState):
         Returns:
             Float tensor `(B, L, D)` whose reverse embedding gives the logits.
         """
-        self._check_length(inputs["token_ids"].shape[1])
+        if "segment_ids" not in inputs:  # in packed rows, positions start anew with each document
+            self._check_length(inputs["token_ids"].shape[1])
         if context is None:
             context = self.backbone.encode(inputs, training=training)
         return self.backbone.decode(inputs, context, training=training)
@@ -168,7 +169,7 @@ class TextTask(KeptState):
 
         def prepare(examples, epoch):
             batch = checker(tokenize(examples, epoch))
-            self._check_length(batch["token_ids"].shape[1])
+            self._check_length(longest_document(batch))
             return batch
 
         seed = random.fresh_seed() if shuffle else 0
