@@ -296,8 +296,13 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
 
     def _check_rows(self, inputs):
         """Turn KerasHub's tokenized prompts into rows whose rest is canvas."""
+        if "padding_mask" not in inputs:
+            raise ValueError(
+                "Tokenized prompts need a 'padding_mask' that is True on the prompt. Got "
+                f"{sorted(inputs)}."
+            )
         inputs = dict(inputs)
-        inputs["prompt_mask"] = inputs.pop("padding_mask", None)
+        inputs["prompt_mask"] = inputs.pop("padding_mask")
         rows = self.make_checker()(inputs)
         self._check_length(rows["token_ids"].shape[1])
         return rows
