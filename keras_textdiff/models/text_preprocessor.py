@@ -282,6 +282,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
 
     def _make_example(self, document, room, generator):
         prefix, target, num_used = self.bound_format(document, room, generator, self.end_token_id)
+        if self.prefix_length is not None and prefix[-1:] == [self.end_token_id]:
+            prefix = prefix[:-1]  # packing ends the encoder's rows
         return self.start_tokens() + prefix, target, num_used
 
     def get_config(self):

@@ -24,7 +24,7 @@ class PrefixLM(Format):
         """Make one example, see `Format`."""
         piece = [*tokens[: room.total], end_token_id][: room.total]
         split = int(generator.integers(min(len(piece), room.prefix + 1)))
-        target = piece[split : split + room.target]
+        target = piece[split : split + room.target]  # `piece` has no more than the total
         return piece[:split], target, min(len(tokens), split + len(target))
 
     def get_config(self):
