@@ -313,6 +313,20 @@ def test_a_keras_file_keeps_weights_and_compilation(kind, tmp_path):
     np.testing.assert_array_equal(to_numpy(twin(rows)), to_numpy(model(rows)))
 
 
+def test_a_keras_file_keeps_a_sampler_of_the_user(tmp_path):
+    class Mine(SundaeSampler):
+        pass
+
+    model = tiny.diffusion_lm()
+    model.compile(sampler=Mine(3))
+    model.optimizer.build(model.trainable_variables)  # else Keras warns that it was not
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    twin = keras.saving.load_model(path, custom_objects={"Mine": Mine})
+    assert type(twin.sampler) is Mine
+    assert twin.sampler.num_denoising_steps == 3
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_lora_trains_and_leaves_the_rest(kind):
     """Also after training and generating, for which other weights were compiled."""
