@@ -155,9 +155,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
 
         return generate
 
-    def quantize(self, mode, **kwargs):
-        """Quantize the backbone's weights, see `TextTask.quantize`."""
-        super().quantize(mode, **kwargs)
+    def _start_anew(self):
+        super()._start_anew()
         self.generate_function = None
 
     def get_compile_config(self):

@@ -350,14 +350,8 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             )
         return self.preprocessor
 
-    def enable_lora(self, rank, target_layer_names=None):
-        """Freeze the model and train low-rank updates, see `TextTask.enable_lora`."""
-        super().enable_lora(rank, target_layer_names)
-        self._compiled_functions.clear()
-
-    def quantize(self, mode, **kwargs):
-        """Quantize the backbone's weights, see `TextTask.quantize`."""
-        super().quantize(mode, **kwargs)
+    def _start_anew(self):
+        super()._start_anew()
         self._compiled_functions.clear()
 
     def get_config(self):

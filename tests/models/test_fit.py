@@ -7,6 +7,7 @@ import pytest
 
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import Sundae
+from keras_textdiff.samplers import SundaeSampler
 from tests import tiny
 from tests.tiny import TEXTS, to_numpy
 
@@ -314,15 +315,60 @@ def test_a_keras_file_keeps_weights_and_compilation(kind, tmp_path):
     np.testing.assert_array_equal(to_numpy(twin(rows)), to_numpy(model(rows)))
 
 
-def test_lora_trains_and_leaves_the_rest():
-    model = make("diffusion")
+def test_a_keras_file_keeps_a_sampler_of_the_user(tmp_path):
+    class Mine(SundaeSampler):
+        pass
+
+    model = tiny.diffusion_lm()
+    model.compile(sampler=Mine(3))
+    model.optimizer.build(model.trainable_variables)  # else Keras warns that it was not
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    twin = keras.saving.load_model(path, custom_objects={"Mine": Mine})
+    assert type(twin.sampler) is Mine
+    assert twin.sampler.num_denoising_steps == 3
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_lora_trains_and_leaves_the_rest(kind):
+    """Also after training and generating, for which other weights were compiled."""
+    samplers = {"diffusion": SundaeSampler(2, num_canvases=1), "causal": "greedy"}
+    model = make(kind, sampler=samplers[kind])
+    model.fit(TEXTS, batch_size=2, verbose=0)
+    model.generate("the", max_length=16)
     model.enable_lora(2)
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=tiny.JIT)
-    frozen = {weight.path: to_numpy(weight) for weight in model.non_trainable_variables}
+    frozen = now(model)
     loss = model.fit(TEXTS, batch_size=2, epochs=8, verbose=0).history["loss"]
     assert loss[-1] < loss[0]
-    for weight in model.backbone.non_trainable_variables:
-        np.testing.assert_array_equal(to_numpy(weight), frozen[weight.path])
+    changed = {path for path, value in now(model).items() if (value != frozen[path]).any()}
+    lora = {weight.path for weight in model.weights if weight.name.startswith("lora_")}
+    assert lora <= changed
+    assert not changed & {weight.path for weight in model.backbone.non_trainable_variables}
+    before = model.generate("the", max_length=16, **seeded(kind))
+    for weight in model.trainable_variables:
+        weight.assign(weight + 3.0)
+    assert model.generate("the", max_length=16, **seeded(kind)) != before
+
+
+def seeded(kind):
+    return {"seed": 1} if kind == "diffusion" else {}
+
+
+@pytest.mark.parametrize(
+    ("rank", "names", "message"),
+    [
+        (0, None, "`rank` must be at least 1"),
+        (2.5, None, "`rank` must be an integer"),
+        (2, ["quary"], r"'query'.* Got \['quary'\]"),
+        (2, ["attention_norm"], "must be among"),
+        (2, [], r"Got \[\]"),
+    ],
+)
+def test_bad_lora_is_refused(rank, names, message):
+    model = tiny.diffusion_lm()
+    with pytest.raises(ValueError, match=message):
+        model.enable_lora(rank, target_layer_names=names)
+    assert len(model.trainable_variables) == len(model.backbone.trainable_variables) > 10
 
 
 def test_int8_stays_close_and_trains_lora():
