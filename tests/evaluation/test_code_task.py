@@ -7,8 +7,8 @@ import types
 
 import pytest
 
-from keras_textdiff.evaluation import CodeTask, Sandbox, SandboxUnavailable, read_examples
-from keras_textdiff.evaluation.code_format import FORMATS, cut, unfence
+from keras_textdiff.evaluation import CodeTask, Sandbox, SandboxUnavailable
+from keras_textdiff.evaluation.code_format import cut, unfence
 from keras_textdiff.evaluation.code_problem import code_problem
 
 pytestmark = pytest.mark.backend_free
