@@ -13,6 +13,11 @@ from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
 from keras_textdiff.models.kept_state import KeptState
+from keras_textdiff.models.task_checks import (
+    check_fit_arguments,
+    check_optimizer,
+    check_preprocessor,
+)
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
@@ -40,7 +45,7 @@ class TextTask(KeptState):
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if preprocessor is not None:
-            _check_preprocessor(backbone, preprocessor)
+            check_preprocessor(backbone, preprocessor)
         self.backbone = backbone
         self.preprocessor = preprocessor
         inputs = backbone.input
@@ -215,9 +220,9 @@ class TextTask(KeptState):
         Raises:
             ValueError: before the first step, for anything that cannot be trained on.
         """
-        _check_fit_arguments(y, kwargs)
+        check_fit_arguments(y, kwargs)
         self._check_compiled("fit")
-        _check_optimizer(self.optimizer, self.trainable_variables)
+        check_optimizer(self.optimizer, self.trainable_variables)
         if isinstance(x, Iterator) and steps_per_epoch is None and epochs > 1:
             raise ValueError(
                 f"A generator is read once, and epochs is {epochs}. Pass `steps_per_epoch`, or a "
@@ -253,7 +258,7 @@ class TextTask(KeptState):
 
     def evaluate(self, x=None, y=None, *, batch_size=None, steps=None, **kwargs):
         """Return the loss and metrics on `x`, see `fit`; the same noise is drawn every time."""
-        _check_fit_arguments(y, kwargs)
+        check_fit_arguments(y, kwargs)
         state = ops.convert_to_numpy(self.seed_generator.state)
         fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
         self.seed_generator.state.assign(fixed)
@@ -433,65 +438,6 @@ def _unpack_batches(batches):
         iterator = iter(batches)
     for batch in iterator:
         yield batch[0] if isinstance(batch, tuple) else batch
-
-
-def _check_fit_arguments(y, kwargs):
-    for name, value in (("y", y), *((n, kwargs.get(n)) for n in ("sample_weight", "class_weight"))):
-        if value is not None:
-            raise ValueError(
-                f"`{name}` is not used: targets and their mask come from `x`. Got a "
-                f"{type(value).__name__}. Pass {{'prompts', 'responses'}} or a 'target_mask'."
-            )
-    if kwargs.get("validation_split"):
-        raise ValueError("Split the data yourself and pass `validation_data`.")
-
-
-def _check_optimizer(optimizer, variables):
-    """Refuse what Keras would run without changing a weight."""
-    beta = getattr(optimizer, "beta_2", None)
-    for variable in variables:
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        if isinstance(beta, float) and dtype in ("bfloat16", "float16"):
-            if float(ops.convert_to_numpy(ops.cast(ops.cast(beta, dtype), "float32"))) == 1.0:
-                raise ValueError(
-                    f"{type(optimizer).__name__} cannot train {dtype} weights: its beta_2 of "
-                    f"{beta} rounds to 1, and no weight would change. Load the model with "
-                    f"dtype='mixed_{dtype}' (float32 weights, {dtype} computations)."
-                )
-            return
-
-
-def _check_preprocessor(backbone, preprocessor):
-    """Refuse a preprocessor whose rows the backbone cannot read."""
-    if backbone.has_encoder != (preprocessor.prefix_length is not None):
-        fix = (
-            "the length of its encoder's rows" if backbone.has_encoder else "None: one row for all"
-        )
-        raise ValueError(
-            f"A preprocessor for a {type(backbone).__name__} needs as `prefix_length` {fix}. Got "
-            f"{preprocessor.prefix_length}."
-        )
-    start = preprocessor.decoder_start_token_id
-    if start is not None and start >= backbone.vocabulary_size:
-        raise ValueError(
-            f"`decoder_start_token_id` is {start} and the backbone's vocabulary "
-            f"{backbone.vocabulary_size}. Pass the start token that the backbone was trained with."
-        )
-    special = preprocessor.format.special_token_ids
-    if special and max(special) >= backbone.vocabulary_size:
-        raise ValueError(
-            f"The preprocessor's format uses token {max(special)}, but the backbone's vocabulary "
-            f"is {backbone.vocabulary_size}. Use a larger `vocabulary_size`, or lower ids."
-        )
-    try:
-        size = preprocessor.tokenizer.vocabulary_size()
-    except ValueError:  # its vocabulary is loaded after it, from a saved file
-        return
-    if size > backbone.vocabulary_size:
-        raise ValueError(
-            f"The tokenizer has {size} tokens and the backbone's vocabulary "
-            f"{backbone.vocabulary_size}. Use the tokenizer that the backbone was trained with."
-        )
 
 
 def _describe(examples):
