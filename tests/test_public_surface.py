@@ -85,6 +85,11 @@ ARGUMENTS = {
     "evaluation.pass_at_k": "num_samples num_correct k",
     "evaluation.read_examples": "source what",
     "evaluation.squad_scores": "predictions references",
+    "evaluation.Sandbox": (
+        "wall_seconds memory_mb cpu_seconds num_threads num_files file_mb output_kb"
+    ),
+    "evaluation.Sandbox.run": "self program tests entry_point",
+    "evaluation.code_problem": "row completion",
 }
 
 
