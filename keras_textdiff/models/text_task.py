@@ -10,6 +10,7 @@ from keras import ops
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BATCH_KEYS, BatchChecker, make_batches
+from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
@@ -122,7 +123,7 @@ class TextTask:
 
     # === Data ===
 
-    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None):
+    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, endless=False):
         """Return tokenized batches and the checker that saw them."""
         checker = BatchChecker(self.backbone.vocabulary_size)
 
@@ -140,7 +141,13 @@ class TextTask:
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
-            x, prepare, batch_size=batch_size, shuffle=shuffle, seed=seed, num_steps=num_steps
+            x,
+            prepare,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            num_steps=num_steps,
+            endless=endless,
         )
         return batches, checker
 
@@ -168,7 +175,7 @@ class TextTask:
             epochs: int.
             validation_data: like `x`, or None.
             shuffle: bool, for examples in memory.
-            steps_per_epoch: int or None.
+            steps_per_epoch: int or None; data that end before start over.
             **kwargs: see `keras.Model.fit`.
 
         Returns:
@@ -181,23 +188,26 @@ class TextTask:
         _check_optimizer(self.optimizer, self.trainable_variables)
         num_steps = None if steps_per_epoch is None else steps_per_epoch * epochs
         batches, checker = self._make_batches(
-            x, batch_size=batch_size, shuffle=shuffle, num_steps=num_steps
+            x,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_steps=num_steps,
+            endless=steps_per_epoch is not None,
         )
         if validation_data is not None:
             size = kwargs.pop("validation_batch_size", None) or batch_size
             validation_data, _ = self._make_batches(validation_data, batch_size=size)
-        callbacks = [_CountRows(checker), *_as_list(kwargs.pop("callbacks", None))]
-        with _no_surprise_at_the_end(steps_per_epoch):
-            history = keras.Model.fit(
-                self,
-                batches,
-                epochs=epochs,
-                validation_data=validation_data,
-                steps_per_epoch=steps_per_epoch,
-                shuffle=False,
-                callbacks=callbacks,
-                **kwargs,
-            )
+        arguments = {
+            "x": batches,
+            "epochs": epochs,
+            "validation_data": validation_data,
+            "steps_per_epoch": steps_per_epoch,
+            "shuffle": False,
+            **kwargs,
+            "callbacks": [_CountRows(checker), *_as_list(kwargs.get("callbacks"))],
+        }
+        with around_fit(self, arguments), _no_surprise_at_the_end(steps_per_epoch):
+            history = keras.Model.fit(self, **arguments)
         checker.warn()
         return history
 
