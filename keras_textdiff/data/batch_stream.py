@@ -1,7 +1,5 @@
 """Batches that are read one after the other, pass by pass, from any position on."""
 
-import itertools
-
 import grain
 
 LOOK_AHEAD = 2  # batches that Keras reads to learn their shapes, before training begins

@@ -123,7 +123,7 @@ class TextTask:
 
     # === Data ===
 
-    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, endless=False):
+    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False):
         """Return tokenized batches and the checker that saw them."""
         checker = BatchChecker(self.backbone.vocabulary_size)
 
@@ -137,6 +137,7 @@ class TextTask:
                 )
             if isinstance(examples, tuple) and len(examples) == 1:
                 examples = examples[0]
+            epoch = epoch if training else 0  # every evaluation splits documents alike
             return checker(self.preprocessor(_to_texts(examples), epoch=epoch))
 
         seed = random.fresh_seed() if shuffle else 0
@@ -147,7 +148,7 @@ class TextTask:
             shuffle=shuffle,
             seed=seed,
             num_steps=num_steps,
-            endless=endless,
+            endless=training and num_steps is not None,
         )
         return batches, checker
 
@@ -192,7 +193,7 @@ class TextTask:
             batch_size=batch_size,
             shuffle=shuffle,
             num_steps=num_steps,
-            endless=steps_per_epoch is not None,
+            training=True,
         )
         if validation_data is not None:
             size = kwargs.pop("validation_batch_size", None) or batch_size
