@@ -2,6 +2,8 @@
 
 import grain
 
+from keras_textdiff.utils import random
+
 LOOK_AHEAD = 2  # batches that Keras reads to learn their shapes, before training begins
 
 
@@ -18,18 +20,24 @@ class BatchStream(grain.IterDataset):
         super().__init__()
         self._source = source
         self._endless = endless
-        self._follow = False
+        self._training = False
         self._passes = 0
         self._num_batches = 0
-        self._positions = {}
+        self._positions = None
         self._resumed = None
+        self._index = 0
         self._num_stand_ins = 0
 
     def __iter__(self):
         return _StreamIterator(self)
 
-    def start(self, position=None, num_stand_ins=0):
-        """Begin training, where `position` says.
+    def begin(self):
+        """Count from here: Keras has looked at some batches, and training begins."""
+        self._training = True
+        self._passes = self._num_batches = 0
+
+    def follow(self, position=None, num_stand_ins=0):
+        """After `begin`, note positions, and go to the one that is given.
 
         Args:
             position: what `position()` returned in another run, or None for the start.
@@ -39,20 +47,18 @@ class BatchStream(grain.IterDataset):
         Raises:
             ValueError: where the data end before the position.
         """
-        self._follow = True
-        self._passes = self._num_batches = 0
         self._positions = {0: (0, 0, None)}
         if position is not None:
-            self._passes = position["pass"]
-            self._resumed = (self._source.reopen(position), position["index"])
+            self._passes, self._index = position["pass"], position["index"]
+            self._resumed = self._source.reopen(position)
             self._num_stand_ins = num_stand_ins
-            self._positions[num_stand_ins] = tuple(position.values())
+            self._positions = {num_stand_ins: (self._passes, self._index, position["state"])}
 
     def position(self, num_batches, epoch_ended):
         """Return where training stands, as a JSON value.
 
         Args:
-            num_batches: int, batches trained on since `start`, stand-ins included; others may
+            num_batches: int, batches trained on since `begin`, stand-ins included; others may
                 have been read ahead.
             epoch_ended: bool, whether the next batch belongs to a new epoch.
         """
@@ -69,20 +75,20 @@ class BatchStream(grain.IterDataset):
 
     def _open(self):
         """Return a pass and the number of its batches that have been read."""
-        if self._follow:
+        if self._training:
             self._source.begin_pass()
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
-            return resumed
+            return resumed, self._index
         return self._source.open(), 0
 
-    def _handed_out(self, index, state):
-        if self._follow:
-            self._num_batches += 1
-            self._positions[self._num_batches] = (self._passes, index, state)
+    def _handed_out(self, batches, index):
+        self._num_batches += 1
+        if self._positions is not None:
+            self._positions[self._num_batches] = (self._passes, index, self._source.state(batches))
 
     def _end_pass(self):
-        if self._follow:
+        if self._training:
             self._passes += 1
             self._source.end_pass()
 
@@ -112,7 +118,7 @@ class _StreamIterator(grain.DatasetIterator):
                 self._pass = None
                 continue
             self._index += 1
-            stream._handed_out(self._index, stream._source.state(self._pass))
+            stream._handed_out(self._pass, self._index)
             return batch
         raise StopIteration
 
@@ -138,16 +144,22 @@ class IterableSource:
 
     def open(self):
         """Return the iterator of a new pass."""
+        self._random_states = random.get_states()
         return iter(self._iterable)
 
     def reopen(self, position):
-        """Return an iterator at `position`, having read again everything before it.
+        """Return an iterator at `position`, or None for that of a new pass.
 
-        Whatever random numbers the iterable drew are then drawn again too.
+        All that was read before is read again, so that an iterable which counts, or draws random
+        numbers of its own, comes to where it was. The last pass opens with the random streams
+        that it had opened with.
         """
         for _ in range(position["pass"]):
             for _ in self.open():
                 pass
+        if not position["index"]:
+            return None
+        random.set_states(position["state"])
         iterator = self.open()
         for index in range(position["index"]):
             try:
@@ -168,7 +180,7 @@ class IterableSource:
 
     def state(self, iterator):
         """Return what `reopen` needs besides the position, as a JSON value."""
-        return None
+        return self._random_states
 
     def begin_pass(self):
         """Hear that training comes to a new pass, or to one that goes on."""
@@ -185,21 +197,22 @@ class GrainSource(IterableSource):
     """A grain dataset or loader, whose iterators can be set to where they were."""
 
     def reopen(self, position):
-        """Return an iterator at `position`."""
-        if position["state"] is None and position["index"]:
-            return super().reopen(position)
-        iterator = self.open()
+        """Return an iterator at `position`, or None for that of a new pass."""
         state = position["state"]
-        if state is not None:
-            iterator.set_state(state.encode("latin1") if isinstance(state, str) else state)
+        if not position["index"]:
+            return None
+        if isinstance(state, dict) and set(state) == {"random"}:
+            return super().reopen({**position, "state": state["random"]})
+        iterator = self.open()
+        iterator.set_state(state.encode("latin1") if isinstance(state, str) else state)
         return iterator
 
     def state(self, iterator):
-        """Return the iterator's state, or None where it has none."""
+        """Return the iterator's state."""
         try:
             state = iterator.get_state()
-        except NotImplementedError:
-            return None
+        except NotImplementedError:  # a dataset that must be read again
+            return {"random": super().state(iterator)}
         return state.decode("latin1") if isinstance(state, bytes) else state
 
 
@@ -220,7 +233,7 @@ class IndexedSource:
 
     def reopen(self, position):
         """Return the indices from `position` on."""
-        self._batches.start(position["state"])
+        self._batches.follow(position["state"])
         return iter(range(position["index"], len(self._batches)))
 
     def take(self, indices):

@@ -132,15 +132,18 @@ class IndexedBatches(keras.utils.PyDataset):
         self.epoch += 1
         self.next_epoch()
 
-    def start(self, position=None, num_stand_ins=0):
-        """Begin training, where `position` says.
+    def begin(self):
+        """Count epochs from here: training begins."""
+        self._first_epoch = self.epoch
+
+    def follow(self, position=None, num_stand_ins=0):
+        """After `begin`, go where `position` says.
 
         Args:
             position: what `position()` returned in another run, or None for the start.
             num_stand_ins: int, batches of the first epoch that are read, but not trained on; they
                 are not made.
         """
-        self._first_epoch = self.epoch
         if position is not None:
             self.seed = position["seed"]
             self.epoch += position["epoch"]

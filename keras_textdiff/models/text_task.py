@@ -205,7 +205,7 @@ class TextTask:
             "steps_per_epoch": steps_per_epoch,
             "shuffle": False,
             **kwargs,
-            "callbacks": [_CountRows(checker), *_as_list(kwargs.get("callbacks"))],
+            "callbacks": [_CountRows(checker, batches), *_as_list(kwargs.get("callbacks"))],
         }
         with around_fit(self, arguments), _no_surprise_at_the_end(steps_per_epoch):
             history = keras.Model.fit(self, **arguments)
@@ -222,7 +222,7 @@ class TextTask:
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
-                kwargs["callbacks"] = [_CountRows(checker), *callbacks]
+                kwargs["callbacks"] = [_CountRows(checker, batches), *callbacks]
             with _no_surprise_at_the_end(steps):
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
@@ -334,14 +334,16 @@ class _Holder:
 
 
 class _CountRows(keras.callbacks.Callback):
-    """Starts the checker's count where a run starts: Keras reads some batches before it."""
+    """Starts all counts where a run starts: Keras reads some batches before it."""
 
-    def __init__(self, checker):
+    def __init__(self, checker, batches):
         super().__init__()
         self.checker = checker
+        self.batches = batches
 
     def on_train_begin(self, logs=None):
         self.checker.reset()
+        self.batches.begin()
 
     def on_test_begin(self, logs=None):
         self.checker.reset()

@@ -148,9 +148,9 @@ class ExactResume(FitCallback):
             run_state.plain_attributes(callback) for callback in self._callbacks
         ]
         if self._run is None:
-            self._batches.start()
+            self._batches.follow()
             return
-        self._batches.start(self._run["position"], num_stand_ins=self._batch)
+        self._batches.follow(self._run["position"], num_stand_ins=self._batch)
         self._restore()
 
     def epoch_began(self, epoch, go_on):
@@ -158,7 +158,11 @@ class ExactResume(FitCallback):
         self._epoch = epoch
         if go_on:
             self._restore()
-        self._arrays = self._run = None
+        self._arrays = None
+
+    def steps_were_passed(self):
+        """Restore the random streams: Keras' data loaders have drawn from them."""
+        random.set_states(self._run["random"])
 
     def step_ended(self, num_batches):
         """Save if it is time; `num_batches` of the epoch are done."""

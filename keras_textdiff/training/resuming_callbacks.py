@@ -59,6 +59,8 @@ class ResumingCallbacks(keras.callbacks.CallbackList):
         if batch >= self._num_done:
             super().on_train_batch_end(batch, logs)
             self._resume.step_ended(batch + 1)
+        elif batch == self._num_done - 1:
+            self._resume.steps_were_passed()
 
     def on_epoch_end(self, epoch, logs=None):
         """Pass the call on, and save if it is time."""
