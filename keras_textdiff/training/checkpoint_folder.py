@@ -89,6 +89,20 @@ class CheckpointFolder:
         os.rename(self.path / name, doomed)
         shutil.rmtree(doomed)
 
+    def newest_valid(self):
+        """Return the newest valid checkpoint's name or None, and why newer ones are not valid.
+
+        Returns:
+            str or None, and a dict from names to reasons.
+        """
+        problems = {}
+        for name in reversed(self.names()):
+            problem = self.problem(name)
+            if problem is None:
+                return name, problems
+            problems[name] = problem
+        return None, problems
+
     def problem(self, name):
         """Return what is wrong with a checkpoint, or None."""
         folder = self.path / name
@@ -153,7 +167,8 @@ def _check_finite(arrays, names):
     for group, members in arrays.items():
         for key, array in members.items():
             if array.dtype.kind not in "iub" and not np.isfinite(array).all():
-                raise FloatingPointError(names[group][int(key)])
+                name = names[group][int(key)] if group in names else f"a callback's {key}"
+                raise FloatingPointError(name)
 
 
 def _files(folder):

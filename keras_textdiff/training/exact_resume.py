@@ -60,6 +60,7 @@ class ExactResume(FitCallback):
         self._folder = CheckpointFolder(directory, max_to_keep)
         self.skipped = {}
         self._run = None
+        self._writer = None
 
     @contextlib.contextmanager
     def around_fit(self, model, arguments):
@@ -96,31 +97,35 @@ class ExactResume(FitCallback):
             epochs=self._num_epochs,
             steps=_num_steps(arguments),
         )
-        with self._handle_sigterm(), BackgroundWriter(self._folder, self.skipped) as self._writer:
-            yield
-            self._report(self._writer.wait())
-        if self._terminated:
+        try:
+            with self._handle_sigterm(), BackgroundWriter(self._folder, self.skipped) as writer:
+                self._writer = writer
+                yield
+                self._report(writer.wait())
+        finally:
+            self._writer = None
+        if self._terminated:  # when all was trained and saved
             raise SystemExit(EXIT_CODE)
 
     def _newest_valid(self):
         self._folder.remove_unfinished()
+        name, problems = self._folder.newest_valid()
         self.skipped.clear()
-        for name in reversed(self._folder.names()):
-            problem = self._folder.problem(name)
-            if problem is None:
-                arrays, run = self._folder.read(name)
-                self._check_same_run(name, run)
-                print(
-                    f"Resuming from {self._folder.path / name}: epoch {run['epoch']}, "
-                    f"batch {run['batch']}, {run['step']} steps in all.",
-                    flush=True,
-                )
-                return arrays, run
-            self.skipped[name] = problem
-            print(f"Skipping checkpoint {self._folder.path / name}: {problem}.", flush=True)
-        if self.skipped:
-            print("No checkpoint is valid: training starts from the beginning.", flush=True)
-        return None, None
+        self.skipped.update(problems)
+        for skipped, problem in problems.items():
+            print(f"Skipping checkpoint {self._folder.path / skipped}: {problem}.", flush=True)
+        if name is None:
+            if problems:
+                print("No checkpoint is valid: training starts from the beginning.", flush=True)
+            return None, None
+        arrays, run = self._folder.read(name)
+        self._check_same_run(name, run)
+        print(
+            f"Resuming from {self._folder.path / name}: epoch {run['epoch']}, batch "
+            f"{run['batch']}, {run['step']} steps in all.",
+            flush=True,
+        )
+        return arrays, run
 
     def _check_same_run(self, name, run):
         lines = run_state.differences(run["description"], self._description)
@@ -136,9 +141,10 @@ class ExactResume(FitCallback):
 
     def on_train_begin(self, logs=None):
         """Refuse a `fit` that cannot resume."""
-        if self.params is None or not hasattr(self, "_writer"):
+        if self._writer is None:
             raise ValueError(
-                "ExactResume works in `fit` of DiffusionLM and CausalLM. Got another model's."
+                "ExactResume works in `fit` of DiffusionLM and CausalLM. Got "
+                f"{type(self.model).__name__}'s."
             )
 
     def train_began(self, callbacks):
@@ -187,10 +193,9 @@ class ExactResume(FitCallback):
 
     def _restore(self):
         run_state.assign_variables(self.model, self._arrays)
-        for callback, attributes in zip(
-            self._callbacks, _match(self._callbacks, self._run["callbacks"]), strict=True
-        ):
-            vars(callback).update(attributes)
+        run_state.restore_callbacks(
+            self._callbacks, self._run["callbacks"], self._arrays.get("callbacks")
+        )
         random.set_states(self._run["random"])
 
     def _save(self, epoch_ended):
@@ -199,22 +204,25 @@ class ExactResume(FitCallback):
             return
         self._report(self._writer.wait())
         model = self.model  # reading this brings jax's state back to the model
+        arrays = run_state.copy_variables(model)
+        callbacks, callback_arrays = run_state.callback_states(
+            self._callbacks, self._fresh_attributes
+        )
+        if callback_arrays:
+            arrays["callbacks"] = callback_arrays
         run = {
             "step": self._step,
             "epoch": self._epoch,
             "batch": self._batch,
             "ended": epoch_ended and bool(model.stop_training),
             "position": self._batches.position(self._num_read, epoch_ended),
-            "callbacks": [
-                [type(callback).__name__, _changed(callback, fresh)]
-                for callback, fresh in zip(self._callbacks, self._fresh_attributes, strict=True)
-            ],
+            "callbacks": callbacks,
             "random": random.get_states(),
             "start_random": self._start_random,
             "description": self._description,
             "names": run_state.variable_names(model),
         }
-        self._writer.start(name, run_state.copy_variables(model), run)
+        self._writer.start(name, arrays, run)
         self._saved = name
 
     def _save_and_exit(self, epoch_ended):
@@ -232,6 +240,8 @@ class ExactResume(FitCallback):
         if outcome is None:
             return
         name, error = outcome
+        if error is not None:
+            self._saved = None
         if error is None:
             logger.info("Saved %s", self._folder.path / name)
         elif isinstance(error, FloatingPointError):
@@ -277,19 +287,3 @@ def _num_steps(arguments):
     if arguments["steps_per_epoch"] is None and isinstance(arguments["x"], IndexedBatches):
         return len(arguments["x"])
     return arguments["steps_per_epoch"]
-
-
-def _changed(callback, fresh):
-    missing = object()
-    attributes = run_state.plain_attributes(callback)
-    return {k: v for k, v in attributes.items() if fresh.get(k, missing) != v}
-
-
-def _match(callbacks, saved):
-    """Return the saved attributes of each callback, found by class and order."""
-    waiting = list(saved)
-    for callback in callbacks:
-        found = next((s for s in waiting if s[0] == type(callback).__name__), None)
-        if found is not None:
-            waiting.remove(found)
-        yield {} if found is None else found[1]

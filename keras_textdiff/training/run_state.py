@@ -121,3 +121,49 @@ def _is_plain(value):
     if isinstance(value, list):
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def callback_states(callbacks, fresh):
+    """Return what the callbacks' attributes became, and the arrays among them.
+
+    Args:
+        callbacks: list of callbacks.
+        fresh: list of their `plain_attributes` when training began.
+
+    Returns:
+        List of `[class name, attributes, names of lists of arrays]`, and a dict of arrays.
+    """
+    states, arrays = [], {}
+    missing = object()
+    for index, (callback, before) in enumerate(zip(callbacks, fresh, strict=True)):
+        changed = {
+            name: value
+            for name, value in plain_attributes(callback).items()
+            if before.get(name, missing) != value
+        }
+        lists = {
+            name: value
+            for name, value in vars(callback).items()
+            if isinstance(value, list)
+            and value
+            and all(isinstance(v, np.ndarray) and v.size for v in value)
+        }
+        for name, value in lists.items():
+            for position, array in enumerate(value):
+                arrays[f"{index}.{name}.{position}"] = array.copy()
+        states.append([type(callback).__name__, changed, {n: len(v) for n, v in lists.items()}])
+    return states, arrays
+
+
+def restore_callbacks(callbacks, states, arrays):
+    """Set the attributes that `callback_states` returned, by class and order of callbacks."""
+    waiting = list(enumerate(states))
+    for callback in callbacks:
+        for index, (class_name, attributes, lists) in waiting:
+            if class_name == type(callback).__name__:
+                vars(callback).update(copy.deepcopy(attributes))
+                for name, length in lists.items():
+                    value = [np.asarray(arrays[f"{index}.{name}.{i}"]) for i in range(length)]
+                    setattr(callback, name, value)
+                waiting = [entry for entry in waiting if entry[0] != index]
+                break

@@ -9,9 +9,6 @@ from tests import tiny
 
 WORDS = ["one", "two", "red", "the", "a", "big", "old", "dog", "hen"]
 TEXTS = [f"{word} cat in the {word} hat" for word in WORDS]
-    f"{word} cat in the {word} hat"
-    for word in ["one", "two", "red", "the", "a", "big", "old", "dog", "hen"]
-]
 
 
 class Killed(BaseException):
@@ -23,11 +20,10 @@ class KillAfter(keras.callbacks.Callback):
 
     def __init__(self, num_steps):
         super().__init__()
-        self._num_steps = np.array(num_steps)  # an array: what resumes restores no arrays
+        self._steps = iter(range(1, num_steps))  # no plain attribute: those are restored
 
     def on_train_batch_end(self, batch, logs=None):
-        self._num_steps -= 1
-        if self._num_steps == 0:
+        if next(self._steps, None) is None:
             raise Killed
 
 
