@@ -32,7 +32,7 @@ import keras_textdiff
 from keras_textdiff.training.checkpoint_folder import CheckpointFolder, checkpoint_name
 from keras_textdiff.utils.orbax import import_orbax
 
-EPOCHS, ROWS, BATCH, EVERY = 3, 14, 4, 2
+EPOCHS, ROWS, BATCH, EVERY = 3, 16, 4, 2
 LENGTH, VOCABULARY = 8, 17
 
 
@@ -67,10 +67,13 @@ def train(folder, write):
     logger = logging.getLogger("keras_textdiff")
     logger.setLevel(logging.INFO)
     logger.addHandler(Pipe(write))
-    if keras.config.backend() == "jax":
+    backend = keras.config.backend()
+    if backend == "jax":
         import jax
 
         jax.config.update("jax_disable_most_optimizations", True)
+        jax.config.update("jax_compilation_cache_dir", f"{folder.parent}/compiled")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     keras.utils.set_random_seed(7)
     backbone = keras_textdiff.backbones.TransformerBackbone(
         vocabulary_size=VOCABULARY,
@@ -85,7 +88,8 @@ def train(folder, write):
     )
     model = keras_textdiff.models.DiffusionLM(backbone)
     optimizer = keras.optimizers.Adam(0.01, use_ema=True)
-    model.compile(optimizer, jit_compile=keras.config.backend() == "jax")
+    # A few steps of a tiny model: tensorflow's tracing would take longest of all.
+    model.compile(optimizer, jit_compile=backend == "jax", run_eagerly=backend == "tensorflow")
     token_ids = np.random.default_rng(0).integers(0, VOCABULARY, (ROWS, LENGTH))
     resume = keras_textdiff.training.ExactResume(folder, save_every_steps=EVERY, max_to_keep=3)
     history = model.fit(
