@@ -18,6 +18,7 @@ SURFACE = {
         "models",
         "objectives",
         "samplers",
+        "training",
     ],
     "keras_textdiff.backbones": [
         "EncoderDecoderBackbone",
@@ -73,16 +74,18 @@ SURFACE = {
         "DiffusionLMPreprocessor",
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
+    "keras_textdiff.training": ["ExactResume"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
 }
 ARGUMENTS = {
+    "training.ExactResume": "directory save_every_steps max_to_keep",
     "backbones.encoder_decoder_config": "size vocabulary_size",
     "backbones.transformer_config": "size vocabulary_size",
     "models.CausalLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
     ),
     "models.DiffusionLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
     ),
     "ar2diff": "source attention block_length logit_shift dtype",
     "models.DiffusionLM.generate": (

@@ -12,6 +12,7 @@ from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
+from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.task_checks import (
     check_fit_arguments,
@@ -149,7 +150,7 @@ class TextTask(KeptState):
         """Return the `BatchChecker` of this model's tokenized batches."""
         return BatchChecker(self.backbone.vocabulary_size, self.backbone.has_encoder)
 
-    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None):
+    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False):
         """Return tokenized batches and the checker that saw them."""
         checker = self.make_checker()
         if isinstance(x, dict) and "token_ids" in x:
@@ -171,6 +172,7 @@ class TextTask(KeptState):
                     f"{_describe(examples)}. Attach a preprocessor to train on text."
                 )
             # Not through __call__, where Keras would print all texts into an error's message.
+            epoch = epoch if training else 0  # every evaluation splits documents alike
             return self.preprocessor.call(_to_texts(examples), epoch=epoch)
 
         def prepare(examples, epoch):
@@ -180,7 +182,13 @@ class TextTask(KeptState):
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
-            x, prepare, batch_size=batch_size, shuffle=shuffle, seed=seed, num_steps=num_steps
+            x,
+            prepare,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            num_steps=num_steps,
+            endless=training and num_steps is not None,
         )
         return batches, checker
 
@@ -211,7 +219,7 @@ class TextTask(KeptState):
             validation_data: like `x`, or None; of a generator, the first `validation_steps`
                 batches serve for every validation.
             shuffle: bool, for examples in memory.
-            steps_per_epoch: int or None.
+            steps_per_epoch: int or None; data that end before start over.
             **kwargs: see `keras.Model.fit`.
 
         Returns:
@@ -230,7 +238,11 @@ class TextTask(KeptState):
             )
         num_steps = None if steps_per_epoch is None else steps_per_epoch * epochs
         batches, checker = self._make_batches(
-            x, batch_size=batch_size, shuffle=shuffle, num_steps=num_steps
+            x,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_steps=num_steps,
+            training=True,
         )
         checkers = [checker]
         if validation_data is not None:
@@ -240,18 +252,21 @@ class TextTask(KeptState):
             validation_data = read_ahead(validation_data, kwargs.get("validation_steps"))
             validation_data, validation = self._make_batches(validation_data, batch_size=size)
             checkers.append(validation)
-        callbacks = [_CountRows(*checkers), *_as_list(kwargs.pop("callbacks", None))]
-        with _no_surprise_at_the_end(steps_per_epoch), self._state_kept():
-            history = keras.Model.fit(
-                self,
-                batches,
-                epochs=epochs,
-                validation_data=validation_data,
-                steps_per_epoch=steps_per_epoch,
-                shuffle=False,
-                callbacks=callbacks,
-                **kwargs,
-            )
+        arguments = {
+            "x": batches,
+            "epochs": epochs,
+            "validation_data": validation_data,
+            "steps_per_epoch": steps_per_epoch,
+            "shuffle": False,
+            **kwargs,
+            "callbacks": [_BeginRun(batches, *checkers), *_as_list(kwargs.get("callbacks"))],
+        }
+        with (
+            around_fit(self, arguments),
+            _no_surprise_at_the_end(steps_per_epoch),
+            self._state_kept(),
+        ):
+            history = keras.Model.fit(self, **arguments)
         for checker in checkers:
             checker.warn()
         return history
@@ -266,7 +281,7 @@ class TextTask(KeptState):
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
-                kwargs["callbacks"] = [_CountRows(testing=checker), *callbacks]
+                kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
             with _no_surprise_at_the_end(steps), self._state_kept():
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
@@ -399,16 +414,18 @@ class _Holder:
         self.metrics = {name: keras.metrics.Mean(name=name) for name in objective.metric_names}
 
 
-class _CountRows(keras.callbacks.Callback):
-    """Starts the count of each checker where its run starts: Keras reads some batches before."""
+class _BeginRun(keras.callbacks.Callback):
+    """Starts all counts where a run starts: Keras reads some batches before."""
 
-    def __init__(self, training=None, testing=None):
+    def __init__(self, batches=None, training=None, testing=None):
         super().__init__()
+        self.batches = batches
         self.training = training
         self.testing = testing
 
     def on_train_begin(self, logs=None):
-        if self.training is not None:
+        if self.batches is not None:
+            self.batches.begin()
             self.training.reset()
 
     def on_test_begin(self, logs=None):
