@@ -82,10 +82,12 @@ ARGUMENTS = {
     "backbones.encoder_decoder_config": "size vocabulary_size",
     "backbones.transformer_config": "size vocabulary_size",
     "models.CausalLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format "
+        "kwargs"
     ),
     "models.DiffusionLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format "
+        "kwargs"
     ),
     "ar2diff": "source attention block_length logit_shift dtype",
     "models.DiffusionLM.generate": (
