@@ -1,6 +1,7 @@
 """Evaluation: what a trained model is worth."""
 
 from keras_textdiff.evaluation.bleu import bleu
+from keras_textdiff.evaluation.code_problem import code_problem
 from keras_textdiff.evaluation.code_task import CodeTask
 from keras_textdiff.evaluation.cross_entropy_task import CrossEntropyTask
 from keras_textdiff.evaluation.denoiser_cross_entropy import denoiser_cross_entropy
@@ -13,6 +14,9 @@ from keras_textdiff.evaluation.log_likelihood import log_likelihood
 from keras_textdiff.evaluation.pass_at_k import pass_at_k
 from keras_textdiff.evaluation.question_answering_task import QuestionAnsweringTask
 from keras_textdiff.evaluation.read_examples import read_examples
+from keras_textdiff.evaluation.sandbox.sandbox import Sandbox
+from keras_textdiff.evaluation.sandbox.sandbox_result import SandboxResult
+from keras_textdiff.evaluation.sandbox.sandbox_unavailable import SandboxUnavailable
 from keras_textdiff.evaluation.squad_scores import squad_scores
 from keras_textdiff.evaluation.translation_task import TranslationTask
 
@@ -23,9 +27,13 @@ __all__ = [
     "EvaluationTask",
     "LikelihoodTask",
     "QuestionAnsweringTask",
+    "Sandbox",
+    "SandboxResult",
+    "SandboxUnavailable",
     "TaskResult",
     "TranslationTask",
     "bleu",
+    "code_problem",
     "denoiser_cross_entropy",
     "evaluate",
     "likelihood_bound",

@@ -1,0 +1,1 @@
+"""What runs inside the program's process. Nothing here decides anything."""
