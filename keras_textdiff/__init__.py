@@ -1,6 +1,6 @@
 """Text diffusion language models in Keras 3, on JAX, TensorFlow and PyTorch."""
 
-from keras_textdiff import backbones, corruption, evaluation, models, objectives, samplers
+from keras_textdiff import backbones, corruption, data, evaluation, models, objectives, samplers
 from keras_textdiff.transfer.ar2diff import ar2diff
 
 __version__ = "0.1.0"
@@ -9,6 +9,7 @@ __all__ = [
     "ar2diff",
     "backbones",
     "corruption",
+    "data",
     "evaluation",
     "models",
     "objectives",

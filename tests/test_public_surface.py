@@ -13,13 +13,37 @@ SURFACE = {
         "ar2diff",
         "backbones",
         "corruption",
+        "data",
         "evaluation",
         "models",
         "objectives",
         "samplers",
     ],
-    "keras_textdiff.backbones": ["TransformerBackbone"],
+    "keras_textdiff.backbones": [
+        "EncoderDecoderBackbone",
+        "TransformerBackbone",
+        "encoder_decoder_config",
+        "transformer_config",
+    ],
     "keras_textdiff.corruption": ["UniformCorruption", "get"],
+    "keras_textdiff.data": [
+        "Format",
+        "PrefixLM",
+        "ResumableDataset",
+        "Room",
+        "SpanCorruption",
+        "UL2",
+        "WholeDocument",
+        "hugging_face_source",
+        "jsonl_source",
+        "mixture",
+        "named_source",
+        "parquet_source",
+        "pipeline",
+        "python_source",
+        "text_source",
+        "tfds_source",
+    ],
     "keras_textdiff.evaluation": [
         "CodeTask",
         "CrossEntropyTask",
@@ -48,6 +72,14 @@ SURFACE = {
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
 }
 ARGUMENTS = {
+    "backbones.encoder_decoder_config": "size vocabulary_size",
+    "backbones.transformer_config": "size vocabulary_size",
+    "models.CausalLMPreprocessor": (
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+    ),
+    "models.DiffusionLMPreprocessor": (
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+    ),
     "ar2diff": "source attention block_length logit_shift dtype",
     "models.DiffusionLM.generate": (
         "self inputs max_length stop_token_ids strip_prompt seed batch_size return_trajectory"
@@ -57,6 +89,18 @@ ARGUMENTS = {
     "models.DiffusionLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.generate": "self inputs max_length stop_token_ids strip_prompt",
+    "models.DiffusionLMPreprocessor": ("tokenizer sequence_length add_start_token format kwargs"),
+    "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
+    "data.UL2": "weights mode_token_ids sentinel_token_ids",
+    "data.mixture": "sources weights seed process_index process_count",
+    "data.pipeline": "rows preprocessor batch_size pack seed sequence_length group_size",
+    "data.named_source": "name split folder",
+    "data.text_source": "paths separator",
+    "data.jsonl_source": "paths template",
+    "data.parquet_source": "paths template",
+    "data.hugging_face_source": "dataset config split streaming data_dir data_files template",
+    "data.tfds_source": "name split data_dir template",
+    "data.python_source": "part unit",
     "objectives.Sundae": "num_unroll_steps unroll_temperature corruption",
     "samplers.SundaeSampler": (
         "num_denoising_steps temperature num_canvases update_proportion stop_when_unchanged"

@@ -1,6 +1,7 @@
 """Data: from text to batches."""
 
 from keras_textdiff.data.formats import UL2, Format, PrefixLM, SpanCorruption, WholeDocument
+from keras_textdiff.data.formats.format import Room
 from keras_textdiff.data.mixture import mixture
 from keras_textdiff.data.pipeline import ResumableDataset, pipeline
 from keras_textdiff.data.sources import (
@@ -18,6 +19,7 @@ __all__ = [
     "Format",
     "PrefixLM",
     "ResumableDataset",
+    "Room",
     "SpanCorruption",
     "WholeDocument",
     "hugging_face_source",

@@ -7,6 +7,8 @@ probabilities that a token survives until then; x0 clean token, xt token of the 
 
 from keras import ops
 
+from keras_textdiff.utils.categorical import most_likely
+
 
 def posterior_divergence(logits, targets, canvas, steps, num_steps):
     """Return the divergence of the model's reverse step from the true one.
@@ -41,7 +43,7 @@ def posterior_divergence(logits, targets, canvas, steps, num_steps):
     log_p = log_p - ops.logsumexp(log_p, axis=-1, keepdims=True)  # (N, V)
     p = ops.exp(log_p)
     # One minus a probability near 1 would keep no digit of what is left: sum up the others.
-    best = ops.cast(ops.argmax(log_p, axis=-1), "int32")
+    best = most_likely(log_p)
     ids = ops.arange(logits.shape[-1], dtype="int32")
     not_best = ops.sum(ops.where(ids[None] == best[:, None], 0.0, p), axis=-1)
     same = targets == canvas

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_textdiff.utils.categorical import categorical_from_uniform
+from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.compilation import while_loop
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
@@ -89,7 +89,7 @@ def cross_entropy(
         if temperature > 0:
             candidates = categorical_from_uniform(logits / temperature, uniform)
         else:
-            candidates = ops.cast(ops.argmax(logits, axis=-1), "int32")
+            candidates = most_likely(logits)
         log_total = ops.logsumexp(logits, axis=-1)  # (C,)
         losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
         if not differentiate:

@@ -81,7 +81,8 @@ class Objective(abc.ABC):
             denoiser: `Denoiser`.
             batch: dict of "token_ids" int `(B, L)` and the bool masks "padding_mask" (True
                 where real) and "target_mask" (True where the loss counts), each `(B, L)`; packed
-                rows add int "segment_ids" `(B, L)`, which document a position belongs to.
+                rows add int "segment_ids" `(B, L)`, which document a position belongs to
+                (0 for padding).
 
         Returns:
             `(loss, metrics)`: a scalar, and a dict from metric name to `(sum, count)`.

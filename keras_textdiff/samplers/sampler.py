@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff.utils import random
-from keras_textdiff.utils.categorical import categorical_from_uniform
+from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
 
@@ -201,6 +201,6 @@ def draw_tokens(logits, uniforms, temperature):
         tokens = categorical_from_uniform(flat, ops.reshape(uniforms, (-1,)))
         tokens = ops.reshape(tokens, ops.shape(uniforms))
     else:
-        tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
+        tokens = most_likely(logits)
     chosen = ops.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     return tokens, ops.exp(chosen - ops.logsumexp(logits, axis=-1))

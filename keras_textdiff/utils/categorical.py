@@ -3,9 +3,25 @@
 Shapes: N positions, V vocabulary, G groups.
 """
 
+import keras
 from keras import ops
 
 GROUP = 256
+
+
+def most_likely(logits):
+    """Return the index of the largest logit, int32 `(...)` of `(..., V)`; the first where equal.
+
+    On jax two reductions replace argmax, which XLA runs on one CPU core without vector
+    instructions.
+    """
+    if keras.config.backend() != "jax":
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+    vocabulary_size = logits.shape[-1]
+    is_largest = logits == ops.max(logits, axis=-1, keepdims=True)
+    index = ops.where(is_largest, ops.arange(vocabulary_size, dtype="int32"), vocabulary_size)
+    # NaN equals nothing: stay inside the vocabulary.
+    return ops.minimum(ops.min(index, axis=-1), vocabulary_size - 1)
 
 
 def categorical_from_uniform(logits, uniforms):

@@ -26,8 +26,7 @@ def masked_inputs(backbone, length=10):
     return {name: inputs[name] for name in backbone.input}
 
 
-@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "attention"), [("t5", "bidirectional"), ("other", "causal")])
 def test_life(variant, attention, tmp_path):
     backbone = tiny.encoder_decoder(**VARIANTS[variant], attention=attention)
     inputs = masked_inputs(backbone)
@@ -141,18 +140,6 @@ def test_dropout_acts_in_training_only():
         np.testing.assert_array_equal(*(to_numpy(run(False)) for _ in range(2)))
         wild = [to_numpy(run(True)) for _ in range(2)]
         assert np.abs(wild[0] - wild[1]).max() > 1e-3
-
-
-def test_bfloat16_stays_near_float32():
-    backbone = tiny.encoder_decoder(scale=0.1)
-    half = EncoderDecoderBackbone.from_config({**backbone.get_config(), "dtype": "bfloat16"})
-    half.set_weights(backbone.get_weights())
-    inputs = masked_inputs(backbone)
-    output = half(inputs)
-    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
-    expected = to_numpy(backbone(inputs))
-    error = np.abs(to_numpy(keras.ops.cast(output, "float32")) - expected)
-    assert error.max() < 0.05 * np.abs(expected).max()
 
 
 def test_lora_reaches_query_and_value():

@@ -164,3 +164,10 @@ def test_positions_and_masks_survive_their_config():
     np.testing.assert_array_equal(to_numpy(Positions()(X[..., 0], start_index=2)), range(2, 8))
     layer = AttentionMask("block", block_length=2, sliding_window=3)
     assert AttentionMask.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_positions_start_anew_in_each_segment():
+    segment_ids = np.array([[1, 1, 1, 2, 2, 0, 0], [3, 1, 1, 1, 1, 1, 2]])
+    positions = Positions()(np.zeros((2, 7)), segment_ids=segment_ids)
+    expected = [[0, 1, 2, 0, 1, 0, 0], [0, 0, 1, 2, 3, 4, 0]]
+    np.testing.assert_array_equal(to_numpy(positions), expected)

@@ -194,6 +194,8 @@ def test_shuffling_changes_order_only():
         ({"token_ids": [[1.0, float("nan")]]}, {}, "integers"),
         ({"token_ids": [[1, 2]], "padding_mask": [[True]]}, {}, "shape"),
         ({"token_ids": [[1, 2]], "target_mask": [[0.5, 1.0]]}, {}, "booleans"),
+        ({"token_ids": [[1, 2]], "segment_ids": [[0.5, 1.0]]}, {}, "integers, one for each"),
+        ({"token_ids": [[1, 2]], "segment_ids": [[1]]}, {}, "shape"),
         ({"token_ids": [[1, 2]], "labels": [[1, 2]]}, {}, "Unknown keys"),
         (5, {}, "Cannot read batches"),
         (Texts(), {"batch_size": 2}, "yields batches"),

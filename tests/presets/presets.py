@@ -3,7 +3,7 @@
 import json
 import warnings
 
-from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.models import (
     CausalLM,
     CausalLMPreprocessor,
@@ -15,7 +15,7 @@ from tests import tiny
 
 CLASSES = {
     "task_classes": (DiffusionLM, CausalLM),
-    "backbone_classes": (TransformerBackbone,),
+    "backbone_classes": (TransformerBackbone, EncoderDecoderBackbone),
     "preprocessor_classes": (DiffusionLMPreprocessor, CausalLMPreprocessor),
 }
 
@@ -25,8 +25,8 @@ def load(directory, task_class=DiffusionLM, **kwargs):
 
 
 def logits(model, seed=0):
-    inputs = tiny.inputs(seed=seed)
-    inputs = {key: inputs[key] for key in ("token_ids", "padding_mask")}
+    inputs = tiny.encoder_inputs(seed=seed)
+    inputs = {key: inputs[key] for key in model.backbone.input}
     return tiny.to_numpy(model(inputs)).astype("float32")
 
 

@@ -54,7 +54,8 @@ def test_logits_equal_those_of_the_source(pair):
 
 def test_every_class_is_tested():
     assert {name.split()[0] for name in SOURCES} == set(FAMILY_NAMES)
-    assert set(FAMILY_NAMES.values()) == {cls.__name__ for cls in FAMILIES}
+    elsewhere = {"T5Backbone"}  # test_t5.py
+    assert {*FAMILY_NAMES.values(), *elsewhere} == {cls.__name__ for cls in FAMILIES}
 
 
 def test_cached_call_equals_uncached(pair):

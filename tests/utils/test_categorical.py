@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_textdiff.utils.categorical import categorical_from_uniform
+from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from tests.tiny import to_numpy
 
 
@@ -40,3 +40,12 @@ def test_a_token_without_mass_is_never_drawn(uniform, position):
     logits = np.full((1, 400), -1e4, "float32")
     logits[0, position] = 3.0
     assert draw(logits, [uniform]) == [position]
+
+
+def test_most_likely_is_argmax_and_stays_inside_the_vocabulary():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (2, 50, 7)).astype("float32")  # many ties: the first counts
+    expected = logits.argmax(axis=-1)
+    np.testing.assert_array_equal(ops.convert_to_numpy(most_likely(logits)), expected)
+    index = ops.convert_to_numpy(most_likely(np.full((1, 7), np.nan, "float32")))
+    assert 0 <= index[0] < 7

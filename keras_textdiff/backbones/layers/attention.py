@@ -6,6 +6,8 @@ Shapes: B batch, Q queries, K keys, N query heads, G key-value heads, H head siz
 import keras
 from keras import ops
 
+from keras_textdiff.utils.compilation import has_fast_fused_attention
+
 MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 
 
@@ -59,9 +61,11 @@ def attend(query, key, value, mask, *, scale, bias=None, soft_cap=None, sinks=No
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
         key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
-    if bias is None and soft_cap is None and sinks is None:
+    if bias is None and soft_cap is None and sinks is None and has_fast_fused_attention():
         return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
-    logits = ops.cast(ops.einsum("bqnh,bknh->bnqk", query, key), "float32") * scale
+    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+    logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, N, Q, K)
+    logits = ops.cast(logits, "float32") * scale
     if bias is not None:
         logits = logits + ops.cast(bias, "float32")
     if soft_cap is not None:
@@ -73,4 +77,5 @@ def attend(query, key, value, mask, *, scale, bias=None, soft_cap=None, sinks=No
         weights = ops.softmax(ops.concatenate([logits, sinks], axis=-1), axis=-1)[..., :-1]
     else:
         weights = ops.softmax(logits, axis=-1)
-    return ops.einsum("bnqk,bknh->bqnh", ops.cast(weights, value.dtype), value)
+    attended = ops.matmul(ops.cast(weights, value.dtype), value)  # (B, N, Q, H)
+    return ops.transpose(attended, (0, 2, 1, 3))

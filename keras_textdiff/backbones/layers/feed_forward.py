@@ -73,9 +73,13 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x):
         """Return a tensor of the shape of `x`."""
+        # All positions in one matrix: XLA's products in the backward pass are faster on two axes.
+        rows = ops.reshape(x, (-1, x.shape[-1]))
         if self.gated:
-            return self.down(GATED_ACTIVATIONS[self.activation](self.gate(x), self.up(x)))
-        return self.down(PLAIN_ACTIVATIONS[self.activation](self.up(x)))
+            rows = GATED_ACTIVATIONS[self.activation](self.gate(rows), self.up(rows))
+        else:
+            rows = PLAIN_ACTIVATIONS[self.activation](self.up(rows))
+        return ops.reshape(self.down(rows), ops.shape(x))
 
     def compute_output_shape(self, input_shape):
         """Return the input's shape."""

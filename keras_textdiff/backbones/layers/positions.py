@@ -14,10 +14,10 @@ class Positions(keras.layers.Layer):
     Call arguments:
         token_ids: tensor `(B, L)`; only its length counts.
         start_index: int or int tensor, position of the first column.
-        segment_ids: int tensor `(B, L)` of packed rows, or None.
+        segment_ids: int tensor `(B, L)` of packed rows, 0 on padding; or None.
 
     Returns:
-        Int32 tensor `(L,)`; for packed rows `(B, L)`.
+        Int32 tensor `(L,)`; for packed rows `(B, L)`, 0 on padding.
 
     Example:
     ```python
@@ -32,7 +32,9 @@ class Positions(keras.layers.Layer):
         if segment_ids is None:
             return positions
         same = ops.equal(segment_ids[:, :, None], segment_ids[:, None, :])  # (B, L, L)
-        return positions - ops.min(ops.where(same, positions, length), axis=-1)
+        inside = positions - ops.min(ops.where(same, positions, length), axis=-1)
+        # Padding may be longer than learned positions reach.
+        return ops.where(ops.equal(segment_ids, 0), 0, inside)
 
 
 @register

@@ -12,6 +12,12 @@ class Room:
         prefix: int, most tokens of the prefix.
         target: int, most tokens of the target.
         total: int, most tokens of both together.
+
+    Example:
+    ```python
+    Room.shared(128)  # a row that holds both
+    Room(prefix=512, target=114, total=626)  # an encoder's row and a decoder's
+    ```
     """
 
     prefix: int
