@@ -4,6 +4,7 @@ import collections
 
 import keras_hub
 
+from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.evaluation.rows import check_class, report, text_preprocessor
 from keras_textdiff.models.diffusion_lm import DiffusionLM
 from keras_textdiff.utils import random
@@ -45,7 +46,9 @@ def generate_texts(
     if lm.preprocessor is None:
         raise ValueError("Generating text needs a model with a preprocessor.")
     distinct = list(dict.fromkeys(prompts))
-    buckets = _buckets(lm, distinct, response_length)
+    # What an encoder reads is no part of what is written, and takes none of its room.
+    with_encoder = isinstance(lm.backbone, TextBackbone) and lm.backbone.has_encoder
+    buckets = _buckets(lm, distinct, response_length, with_encoder)
     # Decoded alone, a text may lose the space that it begins with; so prompts are cut off later.
     preprocessor = text_preprocessor(lm)
     shown = preprocessor.detokenize(preprocessor.tokenize_prompts(distinct))
@@ -65,17 +68,19 @@ def generate_texts(
                 options = {"seed": sample_seed} if isinstance(lm, DiffusionLM) else {}
                 outputs = lm.generate(filled, max_length=length, **options)
                 for prompt, text in zip(batch, outputs, strict=False):
-                    texts[prompt].append(_behind(shown[prompt], text))
+                    texts[prompt].append(text if with_encoder else _behind(shown[prompt], text))
                 done += len(batch)
                 if tell is not None:
                     tell(done)
     return [texts[prompt] for prompt in prompts]
 
 
-def _buckets(lm, prompts, response_length):
+def _buckets(lm, prompts, response_length, with_encoder):
     """Return the prompts by the length of the row that each goes into."""
     preprocessor = text_preprocessor(lm)
     lengths = [len(row) for row in preprocessor.tokenize_prompts(prompts)]
+    if with_encoder:  # its rows begin with a start token
+        lengths = [1] * len(prompts)
     buckets = collections.defaultdict(list)
     for prompt, length in zip(prompts, lengths, strict=True):
         if response_length is None:

@@ -119,6 +119,21 @@ def test_texts_are_those_of_generate_whatever_the_batch():
     assert one[1] == one[3]
 
 
+@pytest.mark.parametrize("kind", ["causal", "diffusion"])
+def test_texts_of_a_model_with_an_encoder_are_all_that_it_writes(kind):
+    lm = tiny.encoder_decoder_lm(kind, sequence_length=8, prefix_length=30)
+    lm.compile(sampler="greedy" if kind == "causal" else SundaeSampler(2, num_canvases=1))
+    # Longer than what is written, and beginning with every letter, as some texts do.
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    prompts = [
+        f"{letter} {word} in the hat" for word in ("cat", "dog", "log") for letter in letters
+    ]
+    seed = int(random.generator("samples", 0, step=0).integers(2**31))
+    expected = lm.generate(prompts, **({} if kind == "causal" else {"seed": seed}))
+    assert any(text[:1] == prompt[0] for text, prompt in zip(expected, prompts, strict=True))
+    assert generate_texts(lm, prompts) == [[text] for text in expected]
+
+
 def test_lengths_come_in_buckets_and_batches_have_one_size():
     lm = diffusion_lm()
     shapes = []
