@@ -43,7 +43,7 @@ def pretraining_sources(scale, options):
             (named_source("mc4/en"), 1 - PYTHON_SHARE),
             (named_source("the_stack/python"), PYTHON_SHARE),
         ]
-    size = int(LETTERS_PER_TOKEN * scale.sequence_length)
+    size = int(LETTERS_PER_TOKEN * scale.lengths["pretraining"])
     count = scale.documents
     code = [row["text"] for row in python_source()[:count]]
     sources = [(pieces(code, size), PYTHON_SHARE)]

@@ -65,28 +65,29 @@ class Models:
             self._trainers[key] = model
         return self._trainers[key]
 
-    def writer(self, architecture, mode, size, sampler):
+    def writer(self, architecture, mode, size, task, sampler):
         """Return a model that generates with the weights of the trainer.
 
         Args:
             architecture: see `trainer`.
             mode: see `trainer`.
             size: see `trainer`.
+            task: str, what it writes.
             sampler: dict of "temperature" (AR; 0 is greedy), or of the options of a
                 `SundaeSampler`.
         """
-        key = (architecture, mode, size, *sampler.items())
+        key = (architecture, mode, size, self.scale.lengths[task], *sampler.items())
         if key not in self._writers:
             backbone = self.trainer(architecture, mode, size).backbone
             cls = CausalLM if mode == "ar" else DiffusionLM
-            model = cls(backbone, self.preprocessor(architecture, mode))
+            model = cls(backbone, self.preprocessor(architecture, mode, task))
             model.compile(sampler=make_sampler(mode, sampler), jit_compile=jit_compile())
             self._writers[key] = model
         return self._writers[key]
 
-    def preprocessor(self, architecture, mode, objective="prefix_lm"):
-        """Return what makes a model's rows from text."""
-        length = self.scale.sequence_length
+    def preprocessor(self, architecture, mode, data, objective="prefix_lm"):
+        """Return what makes a model's rows from text, of "pretraining" or a task."""
+        length = self.scale.lengths[data]
         sentinels = range(self.tokenizer.vocabulary_size())[-self.scale.sentinels :]
         formats = {"prefix_lm": PrefixLM(), "span_corruption": SpanCorruption(0.15, 3, sentinels)}
         cls = CausalLMPreprocessor if mode == "ar" else DiffusionLMPreprocessor

@@ -149,19 +149,15 @@ def fingerprint(stage, scale, data):
     """
     settings = dataclasses.asdict(scale)
     training = stage.model if isinstance(stage, Evaluation) else stage
-    names = ["vocabulary_size", "sentinels", "sequence_length"]
+    names = ["vocabulary_size", "sentinels"]
     if not isinstance(stage, Timing):
-        names += [
-            "batch_size",
-            "learning_rate",
-            "optimizer",
-            "segment_steps",
-            "corpus",
-            "documents",
-        ]
-    if isinstance(training, Training) and training.data != "pretraining":
-        names += ["decay", "training_examples"]
+        names += ["batch_tokens", "learning_rate", "optimizer", "segment_steps"]
+        names += ["corpus", "documents"]
+        if training.data != "pretraining":
+            names += ["decay", "training_examples"]
     config = {name: settings[name] for name in names}
+    if not isinstance(stage, Timing):
+        config["lengths"] = [scale.lengths[part.data] for part in training.ancestors()]
     if isinstance(stage, Evaluation):
         config["examples"] = scale.evaluation_examples[training.data]
         config["code_samples"] = scale.code_samples if training.data == "code" else None
@@ -275,11 +271,11 @@ def tokens_of(stage, scale):
     if isinstance(stage, Timing):
         return stage.length * max(stage.steps, 1)
     if isinstance(stage, Training):
-        return stage.passes * scale.batch_size * scale.sequence_length
+        return stage.passes * scale.batch_tokens
     options, task = dict(stage.sampler), stage.model.data
     texts = scale.evaluation_examples[task] * (scale.code_samples if task == "code" else 1)
     runs = options.get("num_denoising_steps", 1) * options.get("num_canvases", 1)
-    return texts * runs * scale.sequence_length
+    return texts * runs * scale.lengths[task]
 
 
 def flops_of(stage, scale):

@@ -36,8 +36,9 @@ class Scale:
         base_size: str, the size of Tables 1 and 3.
         vocabulary_size: int, byte-pair tokens, without sentinels.
         sentinels: int, tokens of span corruption.
-        sequence_length: int, tokens of a row; with an encoder, of its rows and the decoder's.
-        batch_size: int.
+        lengths: dict from "pretraining" and the tasks to tokens of a row; with an encoder, of its
+            rows and of the decoder's.
+        batch_tokens: int, tokens of a batch: rows times their length.
         pretraining_steps: int, AR steps.
         conversion_steps: tuple, the two N of AR2Diff_N, in SUNDAE steps.
         finetuning_steps: int, AR steps.
@@ -48,6 +49,7 @@ class Scale:
         decay: bool, whether fine-tuning's learning rate falls to zero.
         optimizer: "adamw" or "adafactor".
         segment_steps: int, steps between two points of the log (and possible checkpoints).
+        checkpoint_seconds: float, how much work a kill may cost; at most one segment at 0.
         corpus: "local" (files of `--data`, or what Python brings), or "public" (by name).
         documents: int, most documents to read from each local source of text.
         training_examples: int, most examples of a task to train on.
@@ -64,8 +66,8 @@ class Scale:
     base_size: str
     vocabulary_size: int
     sentinels: int
-    sequence_length: int
-    batch_size: int
+    lengths: dict
+    batch_tokens: int
     pretraining_steps: int
     conversion_steps: tuple
     finetuning_steps: int
@@ -74,6 +76,7 @@ class Scale:
     decay: bool
     optimizer: str
     segment_steps: int
+    checkpoint_seconds: float
     corpus: str
     documents: int
     training_examples: int
@@ -98,6 +101,10 @@ class Scale:
                 )
         if self.equal_compute and 2 * max(self.conversion_steps) >= self.pretraining_steps:
             raise ValueError("AR2Diff_N needs AR pretraining before its N steps.")
+
+    def batch_size(self, data):
+        """Return the rows of a batch, of "pretraining" or of a task."""
+        return self.batch_tokens // self.lengths[data]
 
     def diffusion_steps(self, ar_steps):
         """Return how many SUNDAE steps stand against so many AR steps."""
@@ -136,8 +143,8 @@ TOY = Scale(
     base_size="nano",
     vocabulary_size=400,
     sentinels=16,
-    sequence_length=128,
-    batch_size=8,
+    lengths={"pretraining": 64, "translation": 64, "qa": 64, "code": 128},
+    batch_tokens=512,
     pretraining_steps=24,
     conversion_steps=(4, 8),
     finetuning_steps=8,
@@ -146,6 +153,7 @@ TOY = Scale(
     decay=True,
     optimizer="adamw",
     segment_steps=2,
+    checkpoint_seconds=0,
     corpus="local",
     documents=40,
     training_examples=64,
@@ -159,12 +167,12 @@ TOY = Scale(
 
 MINUTES = Scale(
     name="minutes",
-    sizes={"small": Shape(3, 96, 3, 256), "medium": Shape(4, 160, 5, 384)},
+    sizes={"small": Shape(3, 96, 3, 256), "medium": Shape(4, 128, 4, 352)},
     base_size="small",
     vocabulary_size=2000,
     sentinels=16,
-    sequence_length=64,
-    batch_size=32,
+    lengths={"pretraining": 64, "translation": 40, "qa": 64, "code": 64},
+    batch_tokens=1280,
     pretraining_steps=1600,
     conversion_steps=(80, 320),
     finetuning_steps=800,
@@ -173,6 +181,7 @@ MINUTES = Scale(
     decay=True,
     optimizer="adamw",
     segment_steps=20,
+    checkpoint_seconds=20,
     corpus="local",
     documents=100_000,
     training_examples=60_000,
@@ -189,13 +198,15 @@ HOURS = dataclasses.replace(
     name="hours",
     sizes={"small": Shape(4, 128, 4, 384), "medium": Shape(6, 256, 8, 704)},
     vocabulary_size=8000,
-    sequence_length=128,
+    lengths={"pretraining": 128, "translation": 64, "qa": 128, "code": 128},
+    batch_tokens=4096,
     sentinels=32,
     pretraining_steps=20_000,
     conversion_steps=(800, 4000),
     finetuning_steps=8000,
     learning_rate=1e-3,
     segment_steps=50,
+    checkpoint_seconds=60,
     training_examples=200_000,
     evaluation_examples={"translation": 500, "qa": 500, "code": 100},
     code_samples=20,
@@ -212,8 +223,8 @@ PAPER = Scale(
     base_size="base",
     vocabulary_size=255_900,
     sentinels=100,
-    sequence_length=1024,
-    batch_size=128,
+    lengths={"pretraining": 1024, "translation": 1024, "qa": 1024, "code": 1024},
+    batch_tokens=128 * 1024,
     pretraining_steps=1_000_000,
     conversion_steps=(10_000, 100_000),
     finetuning_steps=500_000,
@@ -222,6 +233,7 @@ PAPER = Scale(
     decay=False,
     optimizer="adafactor",
     segment_steps=500,
+    checkpoint_seconds=900,
     corpus="public",
     documents=0,
     training_examples=50_000_000,

@@ -14,7 +14,6 @@ from keras_textdiff.evaluation import evaluate
 from reproduction import corpora, models, plan, tasks, timing, tokens
 
 WARM_UP = 3  # segments in which the learning rate rises
-SECONDS_BETWEEN_CHECKPOINTS = 20
 
 
 class OutOfTime(Exception):
@@ -131,7 +130,7 @@ class Laboratory:
             if self.clock.left() <= 0:
                 self._save(folder / "checkpoint.npz", model, log)
                 raise OutOfTime
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            if time.monotonic() - saved > self.scale.checkpoint_seconds:
                 self._save(folder / "checkpoint.npz", model, log)
                 saved = time.monotonic()
             self._train_segment(stage, model, log, folder)
@@ -195,13 +194,20 @@ class Laboratory:
             rows = corpora.pretraining_rows(self.sources, stage.seed)
         else:
             rows = corpora.task_rows(self.task(stage.data).rows, stage.seed)
-        preprocessor = self.models.preprocessor(stage.architecture, stage.mode, stage.objective)
-        return pipeline(rows, preprocessor, batch_size=self.scale.batch_size, seed=stage.seed)
+        preprocessor = self.models.preprocessor(
+            stage.architecture, stage.mode, stage.data, stage.objective
+        )
+        batch_size = self.scale.batch_size(stage.data)
+        return pipeline(rows, preprocessor, batch_size=batch_size, seed=stage.seed)
 
     def _evaluate(self, stage):
         finetuned = stage.model
         model = self.models.writer(
-            finetuned.architecture, finetuned.mode, finetuned.size, dict(stage.sampler)
+            finetuned.architecture,
+            finetuned.mode,
+            finetuned.size,
+            finetuned.data,
+            dict(stage.sampler),
         )
         state = models.load_arrays(self._end(finetuned))
         model.backbone.set_weights(models.take_weights(state))

@@ -61,7 +61,7 @@ def load_task(name, scale, data):
 
 def limit(task, name, scale, tokenizer):
     """Return a task without examples that do not fit into a row, and not more than wanted."""
-    length = scale.sequence_length
+    length = scale.lengths[name]
     rows = task.rows
     if isinstance(rows, list):
         rows = fitting(rows, tokenizer, length, scale.training_examples)
@@ -229,7 +229,8 @@ def _code(scale, data):
         title = "MBPP"
     else:
         train = programs.make_tasks("train", min(scale.training_examples, MOST_PROGRAMS))
-        held_out = programs.make_tasks("held_out", scale.evaluation_examples["code"])
+        # Some will not fit into a row.
+        held_out = programs.make_tasks("held_out", 3 * scale.evaluation_examples["code"])
         title = "generated tasks of MBPP's kind, held-out combinations of operations"
     return _programs(title, train, held_out, CODE_PROMPT, scale)
 
