@@ -1,6 +1,15 @@
 """Text diffusion language models in Keras 3, on JAX, TensorFlow and PyTorch."""
 
-from keras_textdiff import backbones, corruption, data, evaluation, models, objectives, samplers
+from keras_textdiff import (
+    backbones,
+    corruption,
+    data,
+    evaluation,
+    models,
+    objectives,
+    samplers,
+    training,
+)
 from keras_textdiff.transfer.ar2diff import ar2diff
 
 __version__ = "0.1.0"
@@ -14,4 +23,5 @@ __all__ = [
     "models",
     "objectives",
     "samplers",
+    "training",
 ]

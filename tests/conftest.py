@@ -15,6 +15,11 @@ if keras.config.backend() == "jax":
     # Hundreds of tiny models are compiled once each: compile fast rather than well.
     jax.config.update("jax_disable_most_optimizations", True)
 
+if keras.config.backend() == "torch":
+    import torch
+
+    torch.set_num_threads(1)  # for tiny matrices, threads cost more than they give
+
 
 @pytest.fixture(autouse=True)
 def _same_start():

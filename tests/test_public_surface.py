@@ -18,6 +18,7 @@ SURFACE = {
         "models",
         "objectives",
         "samplers",
+        "training",
     ],
     "keras_textdiff.backbones": [
         "EncoderDecoderBackbone",
@@ -51,9 +52,13 @@ SURFACE = {
         "EvaluationTask",
         "LikelihoodTask",
         "QuestionAnsweringTask",
+        "Sandbox",
+        "SandboxResult",
+        "SandboxUnavailable",
         "TaskResult",
         "TranslationTask",
         "bleu",
+        "code_problem",
         "denoiser_cross_entropy",
         "evaluate",
         "likelihood_bound",
@@ -69,16 +74,18 @@ SURFACE = {
         "DiffusionLMPreprocessor",
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
+    "keras_textdiff.training": ["ExactResume"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
 }
 ARGUMENTS = {
+    "training.ExactResume": "directory save_every_steps max_to_keep",
     "backbones.encoder_decoder_config": "size vocabulary_size",
     "backbones.transformer_config": "size vocabulary_size",
     "models.CausalLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
     ),
     "models.DiffusionLMPreprocessor": (
-        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id kwargs"
+        "tokenizer sequence_length add_start_token prefix_length decoder_start_token_id format kwargs"
     ),
     "ar2diff": "source attention block_length logit_shift dtype",
     "models.DiffusionLM.generate": (
@@ -89,7 +96,6 @@ ARGUMENTS = {
     "models.DiffusionLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.generate": "self inputs max_length stop_token_ids strip_prompt",
-    "models.DiffusionLMPreprocessor": ("tokenizer sequence_length add_start_token format kwargs"),
     "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
     "data.UL2": "weights mode_token_ids sentinel_token_ids",
     "data.mixture": "sources weights seed process_index process_count",
@@ -109,7 +115,7 @@ ARGUMENTS = {
         "num_denoising_steps temperature num_canvases unrolled_proportion stop_when_unchanged"
     ),
     "evaluation.CodeTask": (
-        "examples sandbox format prompt num_samples k response_length num_workers"
+        "examples format sandbox prompt num_samples k response_length num_workers"
     ),
     "evaluation.CrossEntropyTask": "data noise_levels positions",
     "evaluation.LikelihoodTask": "data num_steps num_samples",
@@ -125,6 +131,11 @@ ARGUMENTS = {
     "evaluation.pass_at_k": "num_samples num_correct k",
     "evaluation.read_examples": "source what",
     "evaluation.squad_scores": "predictions references",
+    "evaluation.Sandbox": (
+        "wall_seconds memory_mb cpu_seconds num_threads num_files file_mb output_kb"
+    ),
+    "evaluation.Sandbox.run": "self program tests entry_point",
+    "evaluation.code_problem": "row completion",
 }
 
 

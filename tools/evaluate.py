@@ -86,8 +86,7 @@ def make_task(examples):
     if TASK.value in ("mbpp", "humaneval"):
         return evaluation.CodeTask(
             examples,
-            evaluation.Sandbox(),
-            format={"humaneval": "human_eval"}.get(TASK.value, TASK.value),
+            {"humaneval": "human_eval"}.get(TASK.value, TASK.value),
             k=[int(k) for k in K.value],
             **prompt,
             **samples,
@@ -165,7 +164,7 @@ def main(_):
         sys.exit(f"error: --output lies in a folder that does not exist: {OUTPUT.value}")
     try:
         report = run(console)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, evaluation.SandboxUnavailable) as error:
         sys.exit(f"error: {error}")
     console.print(report)
     if OUTPUT.value is not None:

@@ -287,7 +287,8 @@ class TransformerBackbone(TextBackbone):
 
     def decode(self, inputs, context, training=False):
         """Return the hidden states of prefix and canvas, see `TextBackbone.decode`."""
-        return self(self.select_inputs(inputs, self.input), training=training)
+        names = [*self.input, *({"segment_ids"} & set(inputs))]
+        return self(self.select_inputs(inputs, names), training=training)
 
     def make_cache(self, inputs):
         """Return an empty cache for all columns of "token_ids", see `empty_cache`."""

@@ -1,14 +1,23 @@
 """Anything that a user may pass to `fit`, as a source of tokenized batches."""
 
+import hashlib
 import itertools
 import math
 import types
 import warnings
+from collections.abc import Iterator
 
 import grain
 import keras
 import numpy as np
 
+from keras_textdiff.data.batch_stream import (
+    BatchStream,
+    GrainSource,
+    IndexedSource,
+    IterableSource,
+    Once,
+)
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_token_ids
 
@@ -134,6 +143,13 @@ def _check_segments(batch):
     batch["segment_ids"] = values.astype("int32")
 
 
+def longest_document(batch):
+    """Return the length of a row, or of packed rows that of the longest segment."""
+    if "segment_ids" not in batch:
+        return batch["token_ids"].shape[1]
+    return max(int(np.unique(row, return_counts=True)[1].max()) for row in batch["segment_ids"])
+
+
 def encoder_tokens(rows):
     """Return the token ids that the encoder reads, an int array per row; empty without one."""
     if "encoder_token_ids" not in rows:
@@ -149,7 +165,58 @@ def to_numpy(value):
     return np.asarray(value)
 
 
-class ExampleBatches(keras.utils.PyDataset):
+class IndexedBatches(keras.utils.PyDataset):
+    """Batches that are read by their index, from any position on.
+
+    Subclasses define `__len__`, `make_batch(index)`, `next_epoch()`, `repeat_epochs(number)` and
+    `describe()`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.epoch = 0
+        self.seed = None
+        self._first_epoch = 0
+        self._num_stand_ins = 0
+        self._stand_in = None
+
+    def __getitem__(self, index):
+        if index >= self._num_stand_ins:
+            return self.make_batch(index)
+        if self._stand_in is None:
+            self._stand_in = self.make_batch(0)
+        return self._stand_in
+
+    def on_epoch_end(self):
+        """Move to the next epoch."""
+        self._num_stand_ins = 0
+        self.epoch += 1
+        self.next_epoch()
+
+    def begin(self):
+        """Count epochs from here: training begins."""
+        self._first_epoch = self.epoch
+
+    def follow(self, position=None, num_stand_ins=0):
+        """After `begin`, go where `position` says.
+
+        Args:
+            position: what `position()` returned in another run, or None for the start.
+            num_stand_ins: int, batches of the first epoch that are read, but not trained on; they
+                are not made.
+        """
+        if position is not None:
+            self.seed = position["seed"]
+            self.epoch += position["epoch"]
+            self.repeat_epochs(position["epoch"])
+            self._num_stand_ins = num_stand_ins
+
+    def position(self, num_batches, epoch_ended):
+        """Return where training stands as a JSON value, see `BatchStream.position`."""
+        return {"epoch": self.epoch - self._first_epoch, "seed": self.seed}
+
+
+class ExampleBatches(IndexedBatches):
     """Batches of examples held in memory, shuffled anew each epoch.
 
     Args:
@@ -167,31 +234,47 @@ class ExampleBatches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.epoch = 0
         self.num_examples = num_examples(examples)
-        self._reorder()
+        self.next_epoch()
 
-    def _reorder(self):
+    def next_epoch(self):
+        """Draw the epoch's order."""
         self.order = np.arange(self.num_examples)
         if self.shuffle:
             self.order = random.generator("shuffle", self.seed, self.epoch).permutation(
                 self.num_examples
             )
 
+    def repeat_epochs(self, number):
+        """Draw the order of the epoch that was moved to."""
+        self.next_epoch()
+
     def __len__(self):
         return math.ceil(self.num_examples / self.batch_size)
 
-    def __getitem__(self, index):
+    def make_batch(self, index):
+        """Return one tokenized batch."""
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.prepare(take_examples(self.examples, rows), self.epoch)
 
-    def on_epoch_end(self):
-        """Move to the next epoch's order."""
-        self.epoch += 1
-        self._reorder()
+    def describe(self):
+        """Return what tells one data set from another."""
+        rows = np.linspace(0, self.num_examples - 1, min(self.num_examples, 256)).astype(int)
+        sample = take_examples(self.examples, rows)
+        parts = [sample[key] for key in sorted(sample)] if isinstance(sample, dict) else [sample]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(repr([np.asarray(row).tolist() for row in part]).encode())
+        return {
+            "kind": "examples in memory",
+            "number of examples": self.num_examples,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "digest of examples": digest.hexdigest(),
+        }
 
 
-class PreparedBatches(keras.utils.PyDataset):
+class PreparedBatches(IndexedBatches):
     """The batches of another `PyDataset`, prepared one by one."""
 
     def __init__(self, dataset, prepare):
@@ -202,55 +285,34 @@ class PreparedBatches(keras.utils.PyDataset):
         )
         self.dataset = dataset
         self.prepare = prepare
-        self.epoch = 0
 
     def __len__(self):
         return len(self.dataset)
 
-    def __getitem__(self, index):
+    def make_batch(self, index):
+        """Return one tokenized batch."""
         return self.prepare(self.dataset[index], self.epoch)
 
     def on_epoch_begin(self):
         """Pass the call on."""
         self.dataset.on_epoch_begin()
 
-    def on_epoch_end(self):
-        """Pass the call on."""
-        self.epoch += 1
+    def next_epoch(self):
+        """Pass the call of `on_epoch_end` on."""
         self.dataset.on_epoch_end()
 
+    def repeat_epochs(self, number):
+        """Tell the dataset of epochs that an earlier run has seen."""
+        for _ in range(number):
+            self.dataset.on_epoch_begin()
+            self.dataset.on_epoch_end()
 
-class _Restartable(grain.IterDataset):
-    """Any iterable that can be read again each epoch, prepared batch by batch."""
-
-    def __init__(self, iterable, prepare):
-        super().__init__()
-        self._iterable = iterable
-        self._prepare = prepare
-
-    def __iter__(self):
-        return _RestartableIterator(self._iterable, self._prepare)
+    def describe(self):
+        """Return what tells one data set from another."""
+        return {"kind": type(self.dataset).__name__, "number of batches": len(self)}
 
 
-class _RestartableIterator(grain.DatasetIterator):
-    def __init__(self, iterable, prepare):
-        super().__init__()
-        self._iterator = iter(iterable)
-        self._prepare = prepare
-        self._index = 0
-
-    def __next__(self):
-        self._index += 1
-        return self._prepare(next(self._iterator), 0)
-
-    def get_state(self):
-        return {"index": self._index}
-
-    def set_state(self, state):
-        raise NotImplementedError("The position in a plain iterable cannot be restored.")
-
-
-def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
+def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endless=False):
     """Return `x` as something that `keras.Model.fit` iterates.
 
     Args:
@@ -262,11 +324,13 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
         shuffle: bool; for examples in memory only.
         seed: int of the shuffling.
         num_steps: int or None, batches that a generator must yield; fewer are an error.
+        endless: bool, whether data that can be read again starts over where it ends, as an epoch
+            of a given number of steps needs.
 
     Returns:
-        A `PyDataset`, grain dataset or generator of tokenized batches.
+        `IndexedBatches` or a `BatchStream` of tokenized batches.
     """
-    if isinstance(x, (ExampleBatches, PreparedBatches)):  # `fit` evaluates what it was given
+    if isinstance(x, (IndexedBatches, BatchStream)):  # `fit` evaluates what it was given
         return x
     if isinstance(x, (str, bytes)):
         raise ValueError("Pass a list of strings. Got one string.")
@@ -277,7 +341,8 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
         examples = x if isinstance(x, dict) else list(x)
         if num_examples(examples) == 0:
             raise ValueError("There is nothing to train or evaluate on: got no examples.")
-        return ExampleBatches(examples, prepare, batch_size, shuffle, seed)
+        batches = ExampleBatches(examples, prepare, batch_size, shuffle, seed)
+        return BatchStream(IndexedSource(batches), endless) if endless else batches
     if batch_size is not None:
         raise ValueError(
             f"`batch_size` is for examples in memory; a {type(x).__name__} yields batches "
@@ -286,22 +351,29 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None):
     if isinstance(x, keras.utils.PyDataset):
         if len(x) == 0:
             raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
-        return PreparedBatches(x, prepare)
+        batches = PreparedBatches(x, prepare)
+        return BatchStream(IndexedSource(batches), endless) if endless else batches
     if isinstance(x, types.GeneratorType) or hasattr(x, "__next__"):
-        return _generate(x, prepare, num_steps)
-    if isinstance(x, (grain.MapDataset, grain.IterDataset)):
-        return x.map(lambda batch: prepare(batch, 0))
-    if hasattr(x, "as_numpy_iterator"):  # tf.data
-        x = _Iterable(x.as_numpy_iterator)
-    if hasattr(x, "__iter__"):
-        if next(iter(x), None) is None:
-            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
-        return _Restartable(x, prepare)
-    raise ValueError(
-        f"Cannot read batches from a {type(x).__name__}. Pass a list of strings, a dict of "
-        "lists or arrays, a PyDataset, a grain dataset, a tf.data.Dataset, a torch DataLoader "
-        "or a generator of batches."
-    )
+        source = IterableSource(Once(x, num_steps), prepare)
+    elif isinstance(x, (grain.MapDataset, grain.IterDataset)):
+        # Grain's own threads prepare the batches.
+        source = GrainSource(x.map(lambda batch: prepare(batch, 0)), lambda batch, epoch: batch)
+    elif hasattr(x, "as_numpy_iterator"):  # tf.data
+        source = IterableSource(_Iterable(x.as_numpy_iterator), prepare)
+    elif isinstance(x, grain.DataLoader):
+        source = GrainSource(x, prepare)
+    elif hasattr(x, "__iter__"):
+        source = IterableSource(x, prepare)
+    else:
+        raise ValueError(
+            f"Cannot read batches from a {type(x).__name__}. Pass a list of strings, a dict of "
+            "lists or arrays, a PyDataset, a grain dataset, a tf.data.Dataset, a torch DataLoader "
+            "or a generator of batches."
+        )
+    batches = BatchStream(source, endless)
+    if next(iter(batches), None) is None:
+        raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
+    return batches
 
 
 class _Iterable:
@@ -312,25 +384,33 @@ class _Iterable:
         return iter(self._make_iterator())
 
 
-def _generate(iterator, prepare, num_steps):
-    for count in itertools.count():
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            if num_steps is not None and count < num_steps:
-                raise ValueError(
-                    f"The generator ended after {count} batches; {num_steps} are needed "
-                    "(steps_per_epoch times epochs). Pass fewer steps, or a dataset that can be "
-                    "read again."
-                ) from None
-            return
-        yield (prepare(batch, 0),)  # Keras wants tuples from a generator
+def read_ahead(x, num_batches):
+    """Return a generator's first `num_batches` batches as a dataset; anything else as it is."""
+    if not isinstance(x, Iterator):
+        return x
+    if num_batches is None:
+        raise ValueError(
+            "A generator is read once, and validation reads its data anew each time. Pass "
+            "`validation_steps`, or a dataset that can be read again."
+        )
+    batches = list(itertools.islice(x, num_batches))
+    if len(batches) < num_batches:
+        raise ValueError(
+            f"The generator ended after {len(batches)} batches; validation_steps is "
+            f"{num_batches}. Pass fewer."
+        )
+    return _Iterable(lambda: batches)
 
 
 def num_examples(examples):
     """Return how many examples there are; a dict's entries must agree."""
     if not isinstance(examples, dict):
         return len(examples)
+    for key, value in examples.items():
+        if isinstance(value, (str, bytes)):
+            raise ValueError(
+                f"{key!r} must be a list with an entry for each example. Got a string."
+            )
     lengths = {key: len(value) for key, value in examples.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise ValueError(f"All entries need the same number of examples. Got {lengths}.")

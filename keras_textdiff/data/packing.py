@@ -79,7 +79,7 @@ def pack_encoder_decoder_rows(
         Dict of what `pack_rows` returns for the decoder's rows, and int32 "encoder_token_ids" and
         bool "encoder_padding_mask" (True where real), each `(B, P)`.
     """
-    prefixes = [_end(prefix, prefix_length, end_token_id) for prefix in prefixes]
+    prefixes = [[*prefix[: prefix_length - 1], end_token_id] for prefix in prefixes]
     encoder = pack_rows(prefixes, [[]] * len(prefixes), prefix_length, end_token_id, False)
     starts = [[start_token_id]] * len(targets)
     return {
@@ -87,13 +87,6 @@ def pack_encoder_decoder_rows(
         "encoder_padding_mask": encoder["padding_mask"],
         **pack_rows(starts, targets, length, fill_token_id, learn_padding),
     }
-
-
-def _end(prefix, length, end_token_id):
-    """Return at most `length` tokens with one end token behind them; formats may have set it."""
-    if prefix[-1:] == [end_token_id]:
-        prefix = prefix[:-1]
-    return [*prefix[: length - 1], end_token_id]
 
 
 def pack_segments(examples, length, fill_token_id, generator):

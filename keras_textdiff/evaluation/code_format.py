@@ -1,7 +1,5 @@
-"""Benchmarks of Python programming: what their problems look like, and what answers become."""
+"""Benchmarks of Python programming: how a model is asked, and where its answer ends."""
 
-import ast
-import builtins
 import dataclasses
 from collections.abc import Callable
 
@@ -11,20 +9,18 @@ class CodeFormat:
     """A benchmark's layout.
 
     Attributes:
+        file: str, the benchmark's file as its authors call it.
         keys: tuple of str, what a problem must have.
         prompt: str, default template of the prompt.
         fields: callable from a problem to the fields of the template.
-        program: callable `(problem, prompt, completion)` to the program to test.
-        tests: callable from a problem to a list of assert statements.
-        entry_point: callable from a problem to the name of the function that is tested.
+        cut: callable from what a model wrote to the part that belongs to the program.
     """
 
+    file: str
     keys: tuple
     prompt: str
     fields: Callable
-    program: Callable
-    tests: Callable
-    entry_point: Callable
+    cut: Callable
 
 
 # What begins a line behind the end of a function's body (Chen et al. 2021, section 3.2).
@@ -53,49 +49,25 @@ def unfence(text):
     return code
 
 
-def called_function(test):
-    """Return the name of the function that a test calls: one that is not Python's own, if any."""
-    names = [
-        node.func.id
-        for node in ast.walk(ast.parse(test))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
-    if not names:
-        raise ValueError(f"the test calls no function: {test!r}.")
-    return next((name for name in names if not hasattr(builtins, name)), names[0])
-
-
 def _mbpp_fields(problem):
     # The sanitized problems have "prompt" where the others have "text".
     text = problem["text"] if "text" in problem else problem["prompt"]
     return {**problem, "text": text, "tests": "\n".join(problem["test_list"])}
 
 
-def _mbpp_program(problem, prompt, completion):
-    setup = [*problem.get("test_imports", []), problem.get("test_setup_code", "")]
-    code = cut(unfence(completion), _AFTER_PROGRAM)
-    return "\n".join([*filter(None, setup), code])
-
-
-def _human_eval_program(problem, prompt, completion):
-    return problem["prompt"] + cut(completion, _AFTER_BODY) + "\n" + problem["test"]
-
-
 FORMATS = {
     "mbpp": CodeFormat(
-        keys=("task_id", "test_list"),
+        file="MBPP's mbpp.jsonl or sanitized-mbpp.json",
+        keys=("task_id", "code", "test_list"),
         prompt='"""\n{text}\n{tests}\n"""\n',
         fields=_mbpp_fields,
-        program=_mbpp_program,
-        tests=lambda problem: list(problem["test_list"]),
-        entry_point=lambda problem: called_function(problem["test_list"][0]),
+        cut=lambda text: cut(unfence(text), _AFTER_PROGRAM),
     ),
     "human_eval": CodeFormat(
-        keys=("task_id", "prompt", "test", "entry_point"),
+        file="HumanEval.jsonl.gz",
+        keys=("task_id", "prompt", "canonical_solution", "test", "entry_point"),
         prompt="{prompt}",
         fields=dict,
-        program=_human_eval_program,
-        tests=lambda problem: [f"assert check({problem['entry_point']}) is None"],
-        entry_point=lambda problem: problem["entry_point"],
+        cut=lambda text: cut(text, _AFTER_BODY),
     ),
 }

@@ -4,6 +4,7 @@ import keras_hub
 from keras import ops
 
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
+from keras_textdiff.models.prompts import list_prompts, stop_tokens, tokenized_rows
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
@@ -69,6 +70,14 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         """
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
+        self._check_compiled("generate")
+        vocabulary_size = self.backbone.vocabulary_size
+        stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
+        if self.preprocessor is None:
+            rows = tokenized_rows(inputs, self.make_checker())
+            inputs = {**{key: rows[key] for key in inputs}, "padding_mask": rows["prompt_mask"]}
+        elif isinstance(inputs, dict):
+            inputs = list_prompts(inputs)  # KerasHub would take its keys for prompts
         if self.backbone.has_encoder and self.preprocessor is not None:
             strip_prompt = True  # a start token is all there is of it
         return super().generate(inputs, max_length, stop_token_ids, strip_prompt)
@@ -83,16 +92,19 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             stop_token_ids: list of ints or None; generation ends when every row has one.
 
         Returns:
-            Dict of "token_ids" `(B, L)` and "padding_mask" `(B, L)`, True up to the stop token.
+            Dict of "token_ids" `(B, L)`; "padding_mask" `(B, L)`, True up to the stop token; and
+            "is_finite" `(B,)`, False where the prompt gives NaN or infinite hidden states.
         """
         token_ids = ops.cast(inputs["token_ids"], "int32")
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
+        self._check_length(token_ids.shape[1])
         everything = ops.ones_like(prompt_mask)
         cache = self.backbone.make_cache({**inputs, "token_ids": token_ids})
         # One pass over all columns fills the cache; those behind a prompt are written again.
         hidden_states, cache = self.backbone.call_with_cache(
             {"token_ids": token_ids, "padding_mask": everything}, cache, 0
         )
+        finite = ops.all(ops.isfinite(hidden_states), axis=-1)  # (B, L)
         index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
 
         def next(prompt, cache, index):
@@ -120,11 +132,31 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             )
             stops = ops.cast(ops.logical_and(stops, ops.logical_not(prompt_mask)), "int32")
             padding_mask = ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)
-        return {"token_ids": token_ids, "padding_mask": padding_mask}
+        return {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "is_finite": ops.all(ops.logical_or(finite, ops.logical_not(prompt_mask)), axis=-1),
+        }
 
-    def quantize(self, mode, **kwargs):
-        """Quantize the backbone's weights, see `TextTask.quantize`."""
-        super().quantize(mode, **kwargs)
+    def make_generate_function(self):
+        """Return the compiled `generate_step`, which raises a ValueError for NaN."""
+        function = super().make_generate_function()
+
+        def generate(inputs, stop_token_ids=None):
+            outputs = dict(function(inputs, stop_token_ids=stop_token_ids))
+            is_finite = ops.convert_to_numpy(outputs.pop("is_finite"))
+            if not is_finite.all():
+                raise ValueError(
+                    f"The model returned NaN or infinite numbers for prompt {is_finite.argmin()}, "
+                    "at the first step. Check the weights, or use float32 or bfloat16 instead of "
+                    "float16."
+                )
+            return outputs
+
+        return generate
+
+    def _start_anew(self):
+        super()._start_anew()
         self.generate_function = None
 
     def get_compile_config(self):

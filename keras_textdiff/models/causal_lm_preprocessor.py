@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
+from keras_textdiff.models.prompts import list_prompts
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.utils.registration import register
 
@@ -43,7 +44,7 @@ class CausalLMPreprocessor(TextPreprocessor):
             encoder on the start token), `(B, L)`; and the encoder's arrays, `(B, P)`.
         """
         length = self.sequence_length if sequence_length is None else sequence_length
-        prompts = [x] if isinstance(x, str) else list(x)
+        prompts = list_prompts(x)
         # KerasHub's samplers stop at a stop token anywhere behind the prompt, so fill with another.
         fill = next(token for token in range(3) if token not in self.stop_token_ids)
         rows = self.pack_prompts(prompts, length, fill)

@@ -13,6 +13,11 @@ from keras_textdiff.models.generation import (
     cut_at_stop_tokens,
     run_sampler,
 )
+from keras_textdiff.models.prompts import (
+    list_prompts,
+    stop_tokens,
+    tokenized_rows,
+)
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils import random, registration
@@ -134,19 +139,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         Returns:
             A string or a list of strings as `inputs` were; for tokenized inputs a dict of
             "token_ids" and "padding_mask" arrays (True up to the stop token). With
-            `return_trajectory`, a pair of this and a `Trajectory`.
+            `return_trajectory`, a pair of this and a `Trajectory` (None where there is no prompt).
 
         Raises:
             ValueError: before any work for bad lengths, ids or seeds; during it for NaN logits.
         """
         if isinstance(inputs, (list, tuple)) and not inputs:
-            return []
-        scalar = isinstance(inputs, str)
-        stop_token_ids = self._stop_token_ids(stop_token_ids)
+            return ([], None) if return_trajectory else []
+        scalar = isinstance(inputs, (str, bytes))
+        vocabulary_size = self.backbone.vocabulary_size
+        stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
         if isinstance(inputs, dict):
-            rows = self._check_rows(inputs)
+            rows = tokenized_rows(inputs, self.make_checker())
         else:
-            rows = self._prompt_rows([inputs] if scalar else list(inputs), max_length)
+            rows = self._prompt_rows(list_prompts(inputs), max_length)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         keep = cut_at_stop_tokens(token_ids, rows, stop_token_ids)
         if strip_prompt or (self.backbone.has_encoder and not isinstance(inputs, dict)):
@@ -184,12 +190,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         lm.infill(["The ", " sat on the mat."], lengths=[8])
         ```
         """
-        if not inputs:
-            return []
+        for name, value in (("inputs", inputs), ("lengths", lengths)):
+            if not isinstance(value, (list, tuple, np.ndarray)):
+                raise ValueError(f"`{name}` must be a list. Got {value!r}.")
+        if not len(inputs):
+            return ([], None) if return_trajectory else []
         scalar = isinstance(inputs[0], str)
         inputs = [inputs] if scalar else list(inputs)
-        if not lengths or not isinstance(lengths[0], (list, tuple)):
+        if not len(lengths) or np.ndim(lengths[0]) == 0:
             lengths = [lengths] * len(inputs)
+        if len(lengths) != len(inputs):
+            raise ValueError(
+                f"Got {len(inputs)} inputs and gap lengths for {len(lengths)}. Pass one list of "
+                "lengths for each input, or one for all."
+            )
         rows, prefixes, targets = self._gap_rows(inputs, lengths)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
         # Texts end where their last piece does: the end token behind it is context only.
@@ -218,13 +232,20 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         Reference: Han et al. 2024, arXiv 2401.17181, section 3.2.
         """
         check_integer("batch_size", batch_size, minimum=1)
+        if not isinstance(inputs, dict):
+            raise ValueError(
+                "`score` takes a dict of 'prompts' and 'responses', or a tokenized one with "
+                f"'target_mask'. Got {type(inputs).__name__}."
+            )
         if "token_ids" in inputs:
             rows = self.make_checker()(inputs)
         else:
-            rows = self._require_preprocessor()(inputs)
+            rows = self._require_preprocessor().call(inputs)
             # Padding is part of the canvas but not of the response.
             fill = (rows["token_ids"] == self.preprocessor.end_token_id) & rows["target_mask"]
             rows["target_mask"] = rows["target_mask"] & (np.cumsum(fill, axis=1) - fill == 0)
+        if not len(rows["token_ids"]):
+            return np.zeros(0, "float32")
         if not rows["target_mask"].any(axis=1).all():
             raise ValueError(
                 "Every row needs a response to score. Row "
@@ -236,7 +257,13 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             function(take_examples(rows, np.arange(start, stop)))
             for start, stop in _slices(len(rows["token_ids"]), batch_size)
         ]
-        return np.concatenate(scores)
+        scores = np.concatenate(scores)
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"The score of row {int(np.isfinite(scores).argmin())} is {scores.min()}: the "
+                "model returned NaN or infinite logits. Check its weights."
+            )
+        return scores
 
     def _score_rows(self, rows):
         hidden_states = self.hidden_states(rows)
@@ -258,7 +285,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         preprocessor = self._require_preprocessor()
         length = preprocessor.sequence_length if max_length is None else max_length
         check_integer("max_length", length, minimum=1)
-        self._check_length(length)
         return preprocessor.pack_prompts(prompts, length, learn_padding=True)
 
     def _gap_rows(self, inputs, lengths):
@@ -290,7 +316,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         longest = max(map(len, targets)) + 1  # behind an encoder's start token
         if not self.backbone.has_encoder:
             longest = max(len(p) + len(t) for p, t in zip(prefixes, targets, strict=True))
-        self._check_length(longest)
         preprocessor.check_prefixes(prefixes, longest)
         rows = preprocessor.pack(prefixes, targets, longest)
         target_masks = rows["target_mask"]
@@ -300,23 +325,9 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         rows["prompt_mask"] = rows["padding_mask"] & ~rows["target_mask"]
         return rows, prefixes, target_masks
 
-    def _check_rows(self, inputs):
-        """Turn KerasHub's tokenized prompts into rows whose rest is canvas."""
-        inputs = dict(inputs)
-        inputs["prompt_mask"] = inputs.pop("padding_mask", None)
-        rows = self.make_checker()(inputs)
-        self._check_length(rows["token_ids"].shape[1])
-        return rows
-
-    def _check_length(self, length):
-        limit = self.backbone.num_learned_positions
-        if limit is not None and length > limit:
-            raise ValueError(
-                f"The backbone has {limit} learned positions; a text of {length} tokens does not "
-                f"fit. Pass `max_length` of at most {limit}."
-            )
-
     def _denoise(self, rows, seed, batch_size, return_trajectory):
+        self._check_compiled("generate")
+        self._check_length(rows["token_ids"].shape[1])
         seed = random.fresh_seed() if seed is None else check_integer("seed", seed, minimum=0)
         num_rows = len(rows["token_ids"])
         if batch_size is not None:
@@ -331,16 +342,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             cache=self._compiled_functions,
         )
 
-    def _stop_token_ids(self, stop_token_ids):
-        if isinstance(stop_token_ids, str) and stop_token_ids == "auto":
-            if self.preprocessor is None:
-                raise ValueError(
-                    "`stop_token_ids='auto'` needs a preprocessor. Pass a tuple of token ids, or "
-                    "None to keep the whole canvas."
-                )
-            return self.preprocessor.stop_token_ids
-        return stop_token_ids
-
     def _require_preprocessor(self):
         if self.preprocessor is None:
             raise ValueError(
@@ -349,14 +350,8 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
             )
         return self.preprocessor
 
-    def enable_lora(self, rank, target_layer_names=None):
-        """Freeze the model and train low-rank updates, see `TextTask.enable_lora`."""
-        super().enable_lora(rank, target_layer_names)
-        self._compiled_functions.clear()
-
-    def quantize(self, mode, **kwargs):
-        """Quantize the backbone's weights, see `TextTask.quantize`."""
-        super().quantize(mode, **kwargs)
+    def _start_anew(self):
+        super()._start_anew()
         self._compiled_functions.clear()
 
     def get_config(self):

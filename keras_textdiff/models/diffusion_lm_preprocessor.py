@@ -11,7 +11,8 @@ class DiffusionLMPreprocessor(TextPreprocessor):
 
     The target is the response, its end token, and end tokens up to the row's end: the model
     learns how long a text is by predicting where it ends. `format` says how plain strings become
-    prefix and target: split at a random point by default (prefix LM).
+    prefix and target: split at a random point by default (prefix LM). A string longer than a row is
+    cut; `keras_textdiff.data.pipeline` makes several examples of it instead.
 
     Args:
         tokenizer: any `keras_hub.tokenizers.Tokenizer` with an end token.

@@ -222,10 +222,10 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         else:
             documents = self.tokenize(_as_list(x))
             keys = random.row_keys([document + end for document in documents])
-            prefixes, targets = [], []
+            prefixes, targets, room = [], [], self._room(length)
             for document, key in zip(documents, keys, strict=True):
                 generator = random.generator("split", epoch, *key)
-                prefix, target, _ = self._make_example(document, length, generator)
+                prefix, target, _ = self._make_example(document, room, generator)
                 prefixes.append(prefix)
                 targets.append(target)
         return self.pack(prefixes, targets, length, learn_padding=self.learn_padding)
@@ -248,7 +248,7 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         length = self.sequence_length if sequence_length is None else sequence_length
         pieces = [list(_row_texts(row)) for row in rows]
         tokens = iter(self.tokenize([text for texts in pieces for text in texts]))
-        examples = []
+        examples, room = [], self._room(length)
         for texts, key in zip(pieces, keys, strict=True):
             document, *response = [next(tokens) for _ in texts]
             if response:
@@ -256,10 +256,12 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
                 examples.append((self.start_tokens() + document, target))
                 continue
             generator = random.generator("format", *key) if document else None
-            while document:
-                prefix, target, num_used = self._make_example(document, length, generator)
+            start = 0
+            while start < len(document):
+                rest = document[start : start + room.total + 1]  # enough to see that it goes on
+                prefix, target, num_used = self._make_example(rest, room, generator)
                 examples.append((prefix, target))
-                document = document[num_used:]
+                start += num_used
         return examples
 
     @property
@@ -269,17 +271,20 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             self._bound_format = self.format.bind(self.tokenizer)
         return self._bound_format
 
-    def _make_example(self, document, length, generator):
-        starts = self.start_tokens()
+    def _room(self, length):
+        """Return the `Room` of an example behind the start tokens."""
         if self.prefix_length is None:
             room = Room.shared(length)
         else:  # packing adds an end token to the prefix, and a start token to the target
             prefix, target = self.prefix_length - 1, length - 1
             room = Room(prefix, target, prefix + target)
-        prefix, target, num_used = self.bound_format(
-            document, room.without(len(starts)), generator, self.end_token_id
-        )
-        return starts + prefix, target, num_used
+        return room.without(len(self.start_tokens()))
+
+    def _make_example(self, document, room, generator):
+        prefix, target, num_used = self.bound_format(document, room, generator, self.end_token_id)
+        if self.prefix_length is not None and prefix[-1:] == [self.end_token_id]:
+            prefix = prefix[:-1]  # packing ends the encoder's rows
+        return self.start_tokens() + prefix, target, num_used
 
     def get_config(self):
         """Return the constructor's arguments."""

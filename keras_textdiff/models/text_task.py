@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -10,15 +11,24 @@ from keras import ops
 from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BatchChecker, make_batches
+from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
+from keras_textdiff.models.fit_callback import around_fit
+from keras_textdiff.models.kept_state import KeptState
+from keras_textdiff.models.task_checks import (
+    check_fit_arguments,
+    check_optimizer,
+    check_preprocessor,
+)
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.objective import Denoiser
 from keras_textdiff.utils import random, registration
+from keras_textdiff.utils.checks import check_integer, check_texts
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
+LORA_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 
 
-class TextTask:
+class TextTask(KeptState):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -36,7 +46,7 @@ class TextTask:
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if preprocessor is not None:
-            _check_preprocessor(backbone, preprocessor)
+            check_preprocessor(backbone, preprocessor)
         self.backbone = backbone
         self.preprocessor = preprocessor
         inputs = backbone.input
@@ -84,9 +94,24 @@ class TextTask:
         Returns:
             Float tensor `(B, L, D)` whose reverse embedding gives the logits.
         """
+        if "segment_ids" not in inputs:  # in packed rows, positions start anew with each document
+            self._check_length(inputs["token_ids"].shape[1])
         if context is None:
             context = self.backbone.encode(inputs, training=training)
         return self.backbone.decode(inputs, context, training=training)
+
+    def _check_compiled(self, what):
+        if not self.compiled:
+            raise ValueError(f"The model is not compiled. Call `compile` before `{what}`.")
+
+    def _check_length(self, length):
+        """Raise a ValueError for rows longer than the backbone's learned positions."""
+        limit = self.backbone.num_learned_positions
+        if limit is not None and length is not None and length > limit:
+            raise ValueError(
+                f"The backbone has {limit} learned positions; rows of {length} tokens do not fit. "
+                f"Use a `sequence_length` or a `max_length` of at most {limit}."
+            )
 
     def call(self, inputs, training=None, mask=None):
         """Return logits `(B, L, V)`, or, where `inputs` has a "target_mask", the objective."""
@@ -125,25 +150,45 @@ class TextTask:
         """Return the `BatchChecker` of this model's tokenized batches."""
         return BatchChecker(self.backbone.vocabulary_size, self.backbone.has_encoder)
 
-    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None):
+    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False):
         """Return tokenized batches and the checker that saw them."""
         checker = self.make_checker()
+        if isinstance(x, dict) and "token_ids" in x:
+            x = checker(x)  # all rows now, not when training gets to them
+        elif isinstance(x, dict):
+            for name in {"prompts", "responses"} & set(x):
+                check_texts(x[name])
+        elif isinstance(x, (list, tuple)):
+            check_texts(x)
 
-        def prepare(examples, epoch):
+        def tokenize(examples, epoch):
+            if isinstance(examples, tuple) and len(examples) == 1:
+                examples = examples[0]
             if isinstance(examples, dict) and "token_ids" in examples:
-                return checker(examples)
+                return examples
             if self.preprocessor is None:
                 raise ValueError(
                     "A model without a preprocessor trains on dicts with 'token_ids'. Got "
                     f"{_describe(examples)}. Attach a preprocessor to train on text."
                 )
-            if isinstance(examples, tuple) and len(examples) == 1:
-                examples = examples[0]
-            return checker(self.preprocessor(_to_texts(examples), epoch=epoch))
+            # Not through __call__, where Keras would print all texts into an error's message.
+            epoch = epoch if training else 0  # every evaluation splits documents alike
+            return self.preprocessor.call(_to_texts(examples), epoch=epoch)
+
+        def prepare(examples, epoch):
+            batch = checker(tokenize(examples, epoch))
+            self._check_length(longest_document(batch))
+            return batch
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
-            x, prepare, batch_size=batch_size, shuffle=shuffle, seed=seed, num_steps=num_steps
+            x,
+            prepare,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            num_steps=num_steps,
+            endless=training and num_steps is not None,
         )
         return batches, checker
 
@@ -171,9 +216,10 @@ class TextTask:
             y: must be None.
             batch_size: int or None (32), for examples in memory.
             epochs: int.
-            validation_data: like `x`, or None.
+            validation_data: like `x`, or None; of a generator, the first `validation_steps`
+                batches serve for every validation.
             shuffle: bool, for examples in memory.
-            steps_per_epoch: int or None.
+            steps_per_epoch: int or None; data that end before start over.
             **kwargs: see `keras.Model.fit`.
 
         Returns:
@@ -182,33 +228,52 @@ class TextTask:
         Raises:
             ValueError: before the first step, for anything that cannot be trained on.
         """
-        _check_fit_arguments(y, kwargs)
-        _check_optimizer(self.optimizer, self.trainable_variables)
+        check_fit_arguments(y, kwargs)
+        self._check_compiled("fit")
+        check_optimizer(self.optimizer, self.trainable_variables)
+        if isinstance(x, Iterator) and steps_per_epoch is None and epochs > 1:
+            raise ValueError(
+                f"A generator is read once, and epochs is {epochs}. Pass `steps_per_epoch`, or a "
+                "dataset that can be read again."
+            )
         num_steps = None if steps_per_epoch is None else steps_per_epoch * epochs
         batches, checker = self._make_batches(
-            x, batch_size=batch_size, shuffle=shuffle, num_steps=num_steps
+            x,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_steps=num_steps,
+            training=True,
         )
+        checkers = [checker]
         if validation_data is not None:
-            size = kwargs.pop("validation_batch_size", None) or batch_size
-            validation_data, _ = self._make_batches(validation_data, batch_size=size)
-        callbacks = [_CountRows(checker), *_as_list(kwargs.pop("callbacks", None))]
-        with _no_surprise_at_the_end(steps_per_epoch):
-            history = keras.Model.fit(
-                self,
-                batches,
-                epochs=epochs,
-                validation_data=validation_data,
-                steps_per_epoch=steps_per_epoch,
-                shuffle=False,
-                callbacks=callbacks,
-                **kwargs,
-            )
-        checker.warn()
+            size = kwargs.pop("validation_batch_size", None)
+            if size is None and isinstance(validation_data, (list, tuple, dict, np.ndarray)):
+                size = batch_size
+            validation_data = read_ahead(validation_data, kwargs.get("validation_steps"))
+            validation_data, validation = self._make_batches(validation_data, batch_size=size)
+            checkers.append(validation)
+        arguments = {
+            "x": batches,
+            "epochs": epochs,
+            "validation_data": validation_data,
+            "steps_per_epoch": steps_per_epoch,
+            "shuffle": False,
+            **kwargs,
+            "callbacks": [_BeginRun(batches, *checkers), *_as_list(kwargs.get("callbacks"))],
+        }
+        with (
+            around_fit(self, arguments),
+            _no_surprise_at_the_end(steps_per_epoch),
+            self._state_kept(),
+        ):
+            history = keras.Model.fit(self, **arguments)
+        for checker in checkers:
+            checker.warn()
         return history
 
     def evaluate(self, x=None, y=None, *, batch_size=None, steps=None, **kwargs):
         """Return the loss and metrics on `x`, see `fit`; the same noise is drawn every time."""
-        _check_fit_arguments(y, kwargs)
+        check_fit_arguments(y, kwargs)
         state = ops.convert_to_numpy(self.seed_generator.state)
         fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
         self.seed_generator.state.assign(fixed)
@@ -216,8 +281,8 @@ class TextTask:
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
-                kwargs["callbacks"] = [_CountRows(checker), *callbacks]
-            with _no_surprise_at_the_end(steps):
+                kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
+            with _no_surprise_at_the_end(steps), self._state_kept():
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
             self.seed_generator.state.assign(state)
@@ -231,7 +296,7 @@ class TextTask:
             ({key: value for key, value in batch.items() if key != "target_mask"},)
             for batch in _unpack_batches(batches)
         )
-        with _no_surprise_at_the_end(steps):
+        with _no_surprise_at_the_end(steps), self._state_kept():
             return keras.Model.predict(self, batches, steps=steps, **kwargs)
 
     # === Configuration ===
@@ -253,16 +318,30 @@ class TextTask:
     def enable_lora(self, rank, target_layer_names=None):
         """Freeze the model and train low-rank updates of its query and value layers.
 
+        The optimizer starts anew: what it has learned belongs to other weights.
+
         Args:
             rank: int, rank of the updates.
             target_layer_names: list of layer names, or None for query and value.
 
+        Raises:
+            ValueError: for a rank below 1, or a name that no dense or embedding layer has.
+
         Reference: Hu et al. 2021, arXiv 2106.09685.
         """
-        self.backbone.enable_lora(rank, target_layer_names=target_layer_names)
+        check_integer("rank", rank, minimum=1)
+        layers = self.backbone._flatten_layers(include_self=False)
+        allowed = sorted({layer.name for layer in layers if isinstance(layer, LORA_LAYERS)})
+        names = target_layer_names
+        if names is not None and (not names or not set(names) <= set(allowed)):
+            raise ValueError(f"`target_layer_names` must be among {allowed}. Got {names!r}.")
+        self.backbone.enable_lora(rank, target_layer_names=names)
+        self._start_anew()
 
     def quantize(self, mode, **kwargs):
         """Quantize the backbone's weights.
+
+        The optimizer starts anew: what it has learned belongs to other weights.
 
         Args:
             mode: "int8" for one byte each, or another mode of `keras.Model.quantize`.
@@ -271,7 +350,13 @@ class TextTask:
         with warnings.catch_warnings():  # layers without weights have nothing to quantize
             warnings.filterwarnings("ignore", message=r"Layer .* does not have a `quantize`")
             self.backbone.quantize(mode, **kwargs)
+        self._start_anew()
+
+    def _start_anew(self):
+        """Forget what was compiled for, or learned about, weights that are others now."""
         self.train_function = self.test_function = self.predict_function = None
+        if self.compiled:
+            self.optimizer = self.optimizer.from_config(self.optimizer.get_config())
 
     # === Presets ===
 
@@ -329,18 +414,23 @@ class _Holder:
         self.metrics = {name: keras.metrics.Mean(name=name) for name in objective.metric_names}
 
 
-class _CountRows(keras.callbacks.Callback):
-    """Starts the checker's count where a run starts: Keras reads some batches before it."""
+class _BeginRun(keras.callbacks.Callback):
+    """Starts all counts where a run starts: Keras reads some batches before."""
 
-    def __init__(self, checker):
+    def __init__(self, batches=None, training=None, testing=None):
         super().__init__()
-        self.checker = checker
+        self.batches = batches
+        self.training = training
+        self.testing = testing
 
     def on_train_begin(self, logs=None):
-        self.checker.reset()
+        if self.batches is not None:
+            self.batches.begin()
+            self.training.reset()
 
     def on_test_begin(self, logs=None):
-        self.checker.reset()
+        if self.testing is not None:
+            self.testing.reset()
 
 
 @contextlib.contextmanager
@@ -365,65 +455,6 @@ def _unpack_batches(batches):
         iterator = iter(batches)
     for batch in iterator:
         yield batch[0] if isinstance(batch, tuple) else batch
-
-
-def _check_fit_arguments(y, kwargs):
-    for name, value in (("y", y), *((n, kwargs.get(n)) for n in ("sample_weight", "class_weight"))):
-        if value is not None:
-            raise ValueError(
-                f"`{name}` is not used: targets and their mask come from `x`. Got a "
-                f"{type(value).__name__}. Pass {{'prompts', 'responses'}} or a 'target_mask'."
-            )
-    if kwargs.get("validation_split"):
-        raise ValueError("Split the data yourself and pass `validation_data`.")
-
-
-def _check_optimizer(optimizer, variables):
-    """Refuse what Keras would run without changing a weight."""
-    beta = getattr(optimizer, "beta_2", None)
-    for variable in variables:
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        if isinstance(beta, float) and dtype in ("bfloat16", "float16"):
-            if float(ops.convert_to_numpy(ops.cast(ops.cast(beta, dtype), "float32"))) == 1.0:
-                raise ValueError(
-                    f"{type(optimizer).__name__} cannot train {dtype} weights: its beta_2 of "
-                    f"{beta} rounds to 1, and no weight would change. Load the model with "
-                    f"dtype='mixed_{dtype}' (float32 weights, {dtype} computations)."
-                )
-            return
-
-
-def _check_preprocessor(backbone, preprocessor):
-    """Refuse a preprocessor whose rows the backbone cannot read."""
-    if backbone.has_encoder != (preprocessor.prefix_length is not None):
-        fix = (
-            "the length of its encoder's rows" if backbone.has_encoder else "None: one row for all"
-        )
-        raise ValueError(
-            f"A preprocessor for a {type(backbone).__name__} needs as `prefix_length` {fix}. Got "
-            f"{preprocessor.prefix_length}."
-        )
-    start = preprocessor.decoder_start_token_id
-    if start is not None and start >= backbone.vocabulary_size:
-        raise ValueError(
-            f"`decoder_start_token_id` is {start} and the backbone's vocabulary "
-            f"{backbone.vocabulary_size}. Pass the start token that the backbone was trained with."
-        )
-    special = preprocessor.format.special_token_ids
-    if special and max(special) >= backbone.vocabulary_size:
-        raise ValueError(
-            f"The preprocessor's format uses token {max(special)}, but the backbone's vocabulary "
-            f"is {backbone.vocabulary_size}. Use a larger `vocabulary_size`, or lower ids."
-        )
-    try:
-        size = preprocessor.tokenizer.vocabulary_size()
-    except ValueError:  # its vocabulary is loaded after it, from a saved file
-        return
-    if size > backbone.vocabulary_size:
-        raise ValueError(
-            f"The tokenizer has {size} tokens and the backbone's vocabulary "
-            f"{backbone.vocabulary_size}. Use the tokenizer that the backbone was trained with."
-        )
 
 
 def _describe(examples):

@@ -34,6 +34,20 @@ def check_choice(name, value, choices):
     return value
 
 
+def check_texts(texts):
+    """Raise a ValueError that names the first of `texts` that is no text."""
+    for index, text in enumerate(texts):
+        if not isinstance(text, (str, bytes)):
+            raise ValueError(
+                f"Texts must be strings. Got {type(text).__name__} at position {index}."
+            )
+        if isinstance(text, bytes):
+            try:
+                text.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"Text {index} is not UTF-8: {error}.") from error
+
+
 def check_token_ids(name, token_ids, vocabulary_size):
     """Raise a ValueError where `token_ids` are not integers inside the vocabulary.
 

@@ -6,8 +6,12 @@ the row stands in a batch. The generator is Philox, so a stream can be entered a
 
 import hashlib
 import random as python_random
+import sys
 
+import keras
 import numpy as np
+from keras.src.backend.common import global_state  # Keras shows its global generator nowhere else
+from keras.src.random import seed_generator
 
 
 def generator(name, seed, *keys, step=0):
@@ -57,3 +61,38 @@ def row_keys(rows):
         seen[digest] = occurrence + 1
         keys.append((digest, occurrence))
     return keys
+
+
+def get_states():
+    """Return where the process's random streams stand, as a JSON value.
+
+    These are Python's, NumPy's, Keras' global one, and torch's where torch is loaded.
+    """
+    version, words, gauss = python_random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    states = {
+        "python": [version, list(words), gauss],
+        "numpy": {**numpy_state, "state": {**numpy_state["state"]}},
+        "keras": None,
+        "torch": None,
+    }
+    states["numpy"]["state"]["key"] = numpy_state["state"]["key"].tolist()
+    generator = global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+    if generator is not None:
+        states["keras"] = keras.ops.convert_to_numpy(generator.state).tolist()
+    if "torch" in sys.modules:
+        states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes().hex()
+    return states
+
+
+def set_states(states):
+    """Set the process's random streams to what `get_states` returned."""
+    if states["keras"] is not None:
+        seed_generator.global_seed_generator().state.assign(states["keras"])
+    if states["torch"] is not None and "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        state = np.frombuffer(bytearray.fromhex(states["torch"]), dtype="uint8")
+        torch.set_rng_state(torch.from_numpy(state))
+    np.random.set_state(states["numpy"])
+    version, words, gauss = states["python"]
+    python_random.setstate((version, tuple(words), gauss))

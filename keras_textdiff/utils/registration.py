@@ -22,7 +22,8 @@ def get(identifier, base_class, classes):
 
     Args:
         identifier: an instance of `base_class`, the name of one of `classes` ("sundae"), or
-            its serialised config (a dict with "class_name" and "config").
+            its serialised config (a dict with "class_name" and "config"; of a class of the
+            user's, registered with Keras or in its `custom_objects`, also "registered_name").
         base_class: class that the result must be an instance of.
         classes: dict from name to class.
 
@@ -39,6 +40,15 @@ def get(identifier, base_class, classes):
         if identifier in classes:
             return classes[identifier]()
     elif isinstance(identifier, dict) and set(identifier) >= {"class_name", "config"}:
+        name = identifier.get("registered_name")
+        if name is not None:
+            cls = keras.saving.get_registered_object(name)
+            if isinstance(cls, type) and issubclass(cls, base_class):
+                return cls(**identifier["config"])
+            raise ValueError(
+                f"The {kind} {name!r} is not known here. Import the module that defines it, under "
+                "`keras.saving.register_keras_serializable`, or pass it in `custom_objects`."
+            )
         for cls in classes.values():
             if cls.__name__ == identifier["class_name"]:
                 return cls(**identifier["config"])
@@ -50,4 +60,7 @@ def get(identifier, base_class, classes):
 
 def serialize(instance):
     """Return the config that `get` turns back into an equal object."""
-    return {"class_name": type(instance).__name__, "config": instance.get_config()}
+    cls = type(instance)
+    config = {"class_name": cls.__name__, "config": instance.get_config()}
+    name = keras.saving.get_registered_name(cls)
+    return config if name.startswith(f"{PACKAGE}>") else {**config, "registered_name": name}

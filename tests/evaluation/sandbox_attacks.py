@@ -347,7 +347,7 @@ attack(
     wanted = "assert solve(" + "7)"
     def solve(*a):
         texts = [repr(sys.argv), repr(os.environ), repr(vars(sys.modules["__main__"]))]
-        for top in ("/work", "/dev/shm", "/tmp", "/proc", "/python/guest", "/old", "/root"):
+        for top in ("/scratch", "/dev/shm", "/tmp", "/proc", "/python/guest", "/old", "/root"):
             for folder, _, names in os.walk(top):
                 for name in names:
                     try:

@@ -230,14 +230,14 @@ endless(
     """
     def solve(n):
         for number in range(1000):
-            with open(f"/work/{number}", "wb") as file:
+            with open(f"/scratch/{number}", "wb") as file:
                 for _ in range(1000): file.write(bytes(1 << 20))
     """,
     "error",
 )
 endless(
     "many files",
-    "def solve(n):\n    for number in range(10 ** 6): open(f'/work/{number}', 'w').close()",
+    "def solve(n):\n    for number in range(10 ** 6): open(f'/scratch/{number}', 'w').close()",
     "error",
 )
 endless("many descriptors", "import os\ndef solve(n):\n    while True: os.pipe()", "error")
@@ -246,7 +246,7 @@ endless(
     """
     import os
     def solve(n):
-        descriptor = os.open("/work", os.O_TMPFILE | os.O_RDWR)
+        descriptor = os.open("/scratch", os.O_TMPFILE | os.O_RDWR)
         while True: os.write(descriptor, bytes(1 << 20))
     """,
     "error",

@@ -46,7 +46,7 @@ reaches(
         found = {*os.listdir("/"), *os.listdir("/dev")}
         for folder, _, names in [*os.walk("/lib"), *os.walk("/lib64"), *os.walk("/usr")]:
             found |= {name for name in names if ".so" not in name}
-        known = {"dev", "lib", "lib64", "usr", "python", "work", "null", "urandom", "zero"}
+        known = {"dev", "lib", "lib64", "usr", "python", "scratch", "null", "urandom", "zero"}
         return sorted(found - known)
     """,
 )
@@ -132,10 +132,10 @@ reaches(
             lambda: os.getuid() == 0 and "root", lambda: os.geteuid() == 0 and "root",
             lambda: os.setuid(0) or 1, lambda: os.setgid(0) or 1, lambda: os.setuid(1000) or 1,
             lambda: os.setgroups([0]) or 1, lambda: os.setresuid(0, 0, 0) or 1,
-            lambda: os.chroot("/work") or 1,
-            lambda: os.mknod("/work/disk", 0o60666, os.makedev(254, 0)) or 1,
+            lambda: os.chroot("/scratch") or 1,
+            lambda: os.mknod("/scratch/disk", 0o60666, os.makedev(254, 0)) or 1,
             lambda: os.setpriority(os.PRIO_PROCESS, 0, -5) or 1,
-            lambda: os.chown("/work", 0, 0) or 1,
+            lambda: os.chown("/scratch", 0, 0) or 1,
             call(125 if X86 else 90, ctypes.create_string_buffer(b"\\x22\\x05\\x08\\x20", 8),
                  ctypes.create_string_buffer(24)),  # capget
         )
@@ -150,14 +150,14 @@ reaches(
             *[lambda flag=flag: libc.unshare(flag) == 0 and hex(flag) for flag in flags],
             *[call(56 if X86 else 220, flag | 17, 0, 0, 0, 0) for flag in flags],
             call(56 if X86 else 220, 17, 0, 0, 0, 0),
-            lambda: libc.mount(b"none", b"/work", b"tmpfs", 0, None) == 0,
-            lambda: libc.mount(b"proc", b"/work", b"proc", 0, None) == 0,
+            lambda: libc.mount(b"none", b"/scratch", b"tmpfs", 0, None) == 0,
+            lambda: libc.mount(b"proc", b"/scratch", b"proc", 0, None) == 0,
             lambda: libc.umount2(b"/python/lib/python3.11/site-packages", 2) == 0,
             lambda: libc.umount2(b"/", 2) == 0,
             lambda: libc.setns(3, 0) == 0,
-            call(155 if X86 else 41, b"/work", b"/work"),  # pivot_root
+            call(155 if X86 else 41, b"/scratch", b"/scratch"),  # pivot_root
             call(428, -100, b"/", 1),  # open_tree
-            call(429, -100, b"/", -100, b"/work", 0),  # move_mount
+            call(429, -100, b"/", -100, b"/scratch", 0),  # move_mount
             call(430, b"proc", 0),  # fsopen
             call(442, -100, b"/", 0, 0, 0),  # mount_setattr
             lambda: libc.sethostname(b"a", 1) == 0,
@@ -243,15 +243,15 @@ reaches(
         kept = {"HOME", "TMPDIR", "LC_ALL", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX"}
         return [os.uname().nodename, *sorted(set(os.environ) - kept), os.getcwd()]
     """,
-    allowed="['sandbox', '/work']",
+    allowed="['sandbox', '/scratch']",
 )
 reaches(
     "what the program before left",
     f"""
     def solve():
-        found = os.listdir("/work")
-        open("/work/{TRACE}", "w").close()
-        os.mkdir("/work/{TRACE}s")
+        found = os.listdir("/scratch")
+        open("/scratch/{TRACE}", "w").close()
+        os.mkdir("/scratch/{TRACE}s")
         return found
     """,
 )
@@ -270,11 +270,14 @@ reaches(
 reaches(
     "the host's null device",
     """
+    import stat
+    devices = [n for n in range(64) if succeed(lambda: stat.S_ISCHR(os.fstat(n).st_mode))]
     def solve():
         return succeed(
-            *[lambda n=n: os.fchmod(n, 0o777) or n for n in range(1)],
+            *[lambda n=n: os.fchmod(n, 0o777) or n for n in devices],
+            *[lambda n=n: os.utime(n) or 1 for n in devices],
             lambda: os.chmod("/dev/null", 0o777) or 1, lambda: os.utime("/dev/null") or 1,
-            lambda: os.utime(0) or 1, lambda: os.remove("/dev/null") or 1,
+            lambda: os.remove("/dev/null") or 1,
         )
     """,
 )
@@ -283,18 +286,18 @@ reaches(
     """
     import shutil
     def solve():
-        shutil.copy("/python/bin/python", "/work/python")
-        os.chmod("/work/python", 0o4755)
-        return succeed(lambda: os.execv("/work/python", ["python"]))
+        shutil.copy("/python/bin/python", "/scratch/python")
+        os.chmod("/scratch/python", 0o4755)
+        return succeed(lambda: os.execv("/scratch/python", ["python"]))
     """,
 )
 reaches(
-    "paths through the work folder",
+    "paths through the scratch folder",
     """
     def solve():
-        os.symlink("/", "/work/root")
-        os.symlink("../../../..", "/work/up")
-        return [name for link in ("root", "up") for name in os.listdir(f"/work/{link}/")
+        os.symlink("/", "/scratch/root")
+        os.symlink("../../../..", "/scratch/up")
+        return [name for link in ("root", "up") for name in os.listdir(f"/scratch/{link}/")
                 if name in ("etc", "root", "home", "proc", "old")]
     """,
 )

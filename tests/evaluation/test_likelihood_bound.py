@@ -20,6 +20,11 @@ def tiny_lm(seed=0, scale=0.7, **config):
     return DiffusionLM(backbone)
 
 
+@pytest.fixture(scope="module")
+def shared_lm():
+    return tiny_lm()
+
+
 def reverse_steps(lm, prompt, num_steps):
     """Return the denoiser's p(x0 | xt) for every canvas, and the matrix of each reverse step."""
     token_ids = np.array([[*prompt, *canvas] for canvas in CANVASES], "int32")
@@ -81,8 +86,8 @@ def rows_of(prompt, targets):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
-def test_estimates_the_enumerated_bound_which_bounds_the_likelihood(num_steps):
-    lm, prompt = tiny_lm(), (1,)
+def test_estimates_the_enumerated_bound_which_bounds_the_likelihood(num_steps, shared_lm):
+    lm, prompt = shared_lm, (1,)
     targets = [(0, 2), (1, 1)]
     bounds = np.array([exact_bound(lm, prompt, target, num_steps) for target in targets])
     for target, bound in zip(targets, bounds, strict=True):
@@ -106,8 +111,8 @@ def test_estimates_the_enumerated_bound_which_bounds_the_likelihood(num_steps):
     np.testing.assert_allclose(-result["log_likelihoods"], bounds, rtol=0.1)
 
 
-def test_standard_error_is_that_of_repetitions():
-    lm = tiny_lm()
+def test_standard_error_is_that_of_repetitions(shared_lm):
+    lm = shared_lm
     rows = rows_of((1,), [(0, 2), (1, 1), (2, 0)])
     results = [
         likelihood_bound(lm, rows, num_steps=20, num_samples=8, batch_size=24, seed=seed)
@@ -126,7 +131,7 @@ def test_uniform_predictions_at_one_step_cost_the_logarithm_of_the_vocabulary():
 
 
 def test_batch_size_does_not_matter_and_the_seed_does():
-    lm = tiny.diffusion_lm()
+    lm = tiny.diffusion_lm(num_layers=1)
     many, few = (
         likelihood_bound(lm, tiny.TEXTS, num_steps=10, num_samples=4, batch_size=size)
         for size in (64, 5)
@@ -140,7 +145,7 @@ def test_batch_size_does_not_matter_and_the_seed_does():
 
 
 def test_text_counts_responses_and_end_tokens_but_bounds_the_padding_too():
-    lm = tiny.diffusion_lm()
+    lm = tiny.diffusion_lm(num_layers=1)
     rows = lm.preprocessor(tiny.TEXTS)
     from_text = likelihood_bound(lm, tiny.TEXTS, num_steps=4, num_samples=4)
     from_rows = likelihood_bound(lm, rows, num_steps=4, num_samples=4)
@@ -153,7 +158,7 @@ def test_text_counts_responses_and_end_tokens_but_bounds_the_padding_too():
 
 
 def test_small_chunks_give_the_same(monkeypatch):
-    lm = tiny.diffusion_lm()
+    lm = tiny.diffusion_lm(num_layers=1)
     whole = likelihood_bound(lm, tiny.TEXTS, num_steps=4, num_samples=2)
     module = sys.modules[likelihood_bound.__module__]
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 33 * 7)
@@ -164,7 +169,7 @@ def test_small_chunks_give_the_same(monkeypatch):
 
 def test_progress_and_the_strata():
     calls = []
-    lm = tiny.diffusion_lm()
+    lm = tiny.diffusion_lm(num_layers=1)
     likelihood_bound(
         lm,
         tiny.TEXTS,

@@ -3,6 +3,7 @@ import keras_hub
 import numpy as np
 import pytest
 
+from keras_textdiff.models import CausalLM
 from tests import tiny
 from tests.tiny import TEXTS, to_numpy
 
@@ -71,9 +72,49 @@ def test_bad_prompts_are_refused():
         model.generate("the cat in the hat", max_length=4)
     with pytest.raises(ValueError, match="`max_length`"):
         model.generate("a", max_length=0)
+    with pytest.raises(ValueError, match="a list of strings"):
+        model.generate(None)
+    with pytest.raises(ValueError, match="padding_mask', 'token_ids"):
+        model.generate({"token_ids": [[1, 2]], "padding_mask": [[True, False]]})
+    with pytest.raises(ValueError, match="`stop_token_ids`"):
+        model.generate("a", stop_token_ids=[])
     model.preprocessor.add_start_token = False
     with pytest.raises(ValueError, match="no tokens"):
         model.generate([""])
+
+
+def test_tokenized_prompts():
+    model = tiny.causal_lm()
+    text = model.generate("the cat", max_length=12, stop_token_ids=None)
+    rows = model.preprocessor.generate_preprocess("the cat", 12)
+    model = CausalLM(model.backbone)
+    model.compile(sampler="greedy")
+    outputs = model.generate(rows, stop_token_ids=None)
+    assert set(outputs) == {"token_ids", "padding_mask"}
+    assert tiny.causal_lm().preprocessor.generate_postprocess(outputs) == [text]
+    for prompts, message in (
+        ({**rows, "token_ids": rows["token_ids"] + 40}, r"\[0, 33\)"),
+        ({**rows, "padding_mask": rows["padding_mask"] | True}, "Row 0 is all prompt"),
+        ("text", "Got str. Text needs a preprocessor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.generate(prompts, stop_token_ids=None)
+
+
+def test_nan_is_an_error_that_names_the_prompt():
+    model = tiny.causal_lm()
+    embeddings = to_numpy(model.backbone.token_embedding.embeddings).copy()
+    embeddings[model.preprocessor.tokenizer.token_to_id("z")] = np.nan
+    model.backbone.token_embedding.embeddings.assign(embeddings)
+    with pytest.raises(ValueError, match="NaN or infinite numbers for prompt 1, at the first step"):
+        model.generate(["a", "z", "b"])
+
+
+def test_learned_positions_limit_the_length():
+    model = tiny.causal_lm(rope=None, num_learned_positions=16)
+    with pytest.raises(ValueError, match=r"16 learned positions; rows of 24 tokens do not fit"):
+        model.generate("a")
+    assert model.generate("a", max_length=16)
 
 
 @pytest.mark.parametrize(

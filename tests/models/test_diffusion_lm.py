@@ -152,9 +152,20 @@ def test_prefix_attention_and_logit_shift():
 
 
 def test_learned_positions_limit_the_length():
+    """An embedding lookup behind the last position gives NaN on jax."""
     lm = make(rope=None, num_learned_positions=16)
-    with pytest.raises(ValueError, match=r"16 learned positions.*24 tokens"):
-        lm.generate("a")
+    rows = lm.preprocessor(TEXTS)
+    inputs = {key: rows[key] for key in ("token_ids", "padding_mask")}
+    for call in (
+        lambda: lm.generate("a"),
+        lambda: lm.infill(["a", "b"], lengths=[20]),
+        lambda: lm.score(TEXTS),
+        lambda: lm.fit(TEXTS, verbose=0),
+        lambda: lm.predict(TEXTS, verbose=0),
+        lambda: lm(inputs),
+    ):
+        with pytest.raises(ValueError, match=r"16 learned positions; rows of 24 tokens do not fit"):
+            call()
     assert lm.generate("a", max_length=16, seed=1)
 
 
@@ -172,9 +183,32 @@ def test_nan_logits_name_the_step():
         lm.generate("a", seed=1)
 
 
+def test_nan_scores_are_an_error():
+    lm = make()
+    lm.backbone.layer_norm.scale.assign(np.full(32, np.nan))
+    with pytest.raises(ValueError, match="score of row 0 is nan"):
+        lm.score(TEXTS)
+
+
 def test_no_prompts_give_no_texts(lm):
     assert lm.generate([]) == []
+    assert lm.generate([], return_trajectory=True) == ([], None)
     assert lm.infill([], lengths=[]) == []
+    assert lm.infill([], lengths=[], return_trajectory=True) == ([], None)
+    assert lm.score({"prompts": [], "responses": []}).shape == (0,)
+
+
+def test_a_model_must_be_compiled_first():
+    whole = tiny.diffusion_lm()
+    lm = DiffusionLM(whole.backbone, whole.preprocessor, compile=False)
+    with pytest.raises(ValueError, match="Call `compile` before `generate`"):
+        lm.generate("a")
+    with pytest.raises(ValueError, match="Call `compile` before `fit`"):
+        lm.fit(["a"])
+
+
+def full_rows():
+    return {"token_ids": [[1, 2]] * 2, "padding_mask": [[True, False], [True, True]]}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +223,17 @@ def test_no_prompts_give_no_texts(lm):
         (lambda lm: lm.generate("a", batch_size=0), "`batch_size`"),
         (lambda lm: lm.infill(["a", "b"], lengths=[1, 2]), "3 pieces"),
         (lambda lm: lm.infill(["a", "b"], lengths=[0]), "gap length"),
+        (lambda lm: lm.infill("ab", lengths=[1]), "`inputs` must be a list. Got 'ab'"),
+        (lambda lm: lm.infill(["a", "b"], lengths=3), "`lengths` must be a list. Got 3"),
+        (lambda lm: lm.infill([["a", "b"]] * 2, lengths=[[1]]), "2 inputs and gap lengths for 1"),
+        (lambda lm: lm.generate(None), "string or a list of strings. Got NoneType"),
+        (lambda lm: lm.generate({"prompts": ["a"]}), r"Got \['prompts'\]"),
+        (lambda lm: lm.generate(full_rows()), "Row 1 is all prompt"),
+        (lambda lm: lm.generate("a", stop_token_ids=5), "`stop_token_ids` must be .* Got 5"),
+        (lambda lm: lm.generate("a", stop_token_ids="never"), "Got 'never'"),
+        (lambda lm: lm.generate("a", stop_token_ids=()), r"Got \(\)"),
+        (lambda lm: lm.generate("a", stop_token_ids=[33]), r"`stop_token_ids` must lie in \[0, 33"),
+        (lambda lm: lm.score(["a"]), "'prompts' and 'responses'.*Got list"),
         (lambda lm: lm.score({"prompts": ["a"], "responses": ["b"]}, batch_size=0), "batch_size"),
         (lambda lm: lm.score({"prompts": ["a" * 40], "responses": ["b"]}), "response to score"),
         (

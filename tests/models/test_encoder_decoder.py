@@ -291,6 +291,10 @@ def test_documents_are_split_for_both_models():
     ("call", "message"),
     [
         (lambda lm: lm.generate("a", max_length=1), "`max_length` must be at least 2"),
+        (
+            lambda lm: lm.generate({"token_ids": [[1, 2]]}),
+            "Tokenized prompts are a dict of 'token_ids' and 'padding_mask'",
+        ),
         (lambda lm: lm.generate("a" * 30), "Prompt 0 has 31 tokens and an end token.*of 12"),
         (lambda lm: lm.infill(["a" * 30, "b"], [2]), "Prompt 0 has 31 tokens"),
         (lambda lm: lm.score({"token_ids": [[1, 2]]}), "needs 'encoder_token_ids'"),

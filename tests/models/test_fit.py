@@ -7,6 +7,7 @@ import pytest
 
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import Sundae
+from keras_textdiff.samplers import SundaeSampler
 from tests import tiny
 from tests.tiny import TEXTS, to_numpy
 
@@ -15,8 +16,8 @@ MODELS = {"diffusion": tiny.diffusion_lm, "causal": tiny.causal_lm}
 
 def make(kind, **options):
     model = MODELS[kind](scale=0.1)
-    options = {"jit_compile": tiny.JIT, **options}
-    model.compile(keras.optimizers.Adam(0.01), **options)
+    options = {"optimizer": keras.optimizers.Adam(0.01), "jit_compile": tiny.JIT, **options}
+    model.compile(**options)
     return model
 
 
@@ -37,6 +38,13 @@ class Texts(keras.utils.PyDataset):
         return {key: value[2 * index : 2 * index + 2] for key, value in TEXTS.items()}
 
 
+class Tokens(Texts):
+    """Batches in the tuples that Keras gives, tokenized."""
+
+    def __getitem__(self, index):
+        return (tiny.diffusion_lm().preprocessor(super().__getitem__(index)),)
+
+
 def sources():
     """The same two batches of two examples, in every form."""
     import tensorflow as tf
@@ -51,6 +59,7 @@ def sources():
         "tokenized": lambda: (rows, 2),
         "only token_ids": lambda: ({"token_ids": rows["token_ids"]}, 2),
         "PyDataset": lambda: (Texts(), None),
+        "PyDataset of tuples": lambda: (Tokens(), None),
         "tf.data of texts": lambda: (texts.batch(2), None),
         "tf.data of tokens": lambda: (tf.data.Dataset.from_tensor_slices(rows).batch(2), None),
         "tf.data of strings": lambda: (
@@ -80,6 +89,7 @@ SOURCES = [
     "tokenized",
     "only token_ids",
     "PyDataset",
+    "PyDataset of tuples",
     "tf.data of texts",
     "tf.data of tokens",
     "tf.data of strings",
@@ -190,7 +200,12 @@ def test_shuffling_changes_order_only():
         ({"prompts": ["a"], "responses": ["b", "c"]}, {}, "same number"),
         ({"prompts": ["a"]}, {}, "'prompts' and 'responses'"),
         ([1, 2], {}, "strings"),
+        (["a", "b", 3], {"batch_size": 1}, "Got int at position 2"),
+        ({"prompts": ["a"], "responses": [3]}, {}, "Got int at position 0"),
+        ({"prompts": "a", "responses": "b"}, {}, "must be a list"),
+        ([b"\xff"], {}, "Text 0 is not UTF-8"),
         ({"token_ids": [[1, 99]]}, {}, r"\[0, 33\)"),
+        ({"token_ids": [[1], [1], [99]]}, {"batch_size": 1}, r"outside at position \[2, 0\]"),
         ({"token_ids": [[1.0, float("nan")]]}, {}, "integers"),
         ({"token_ids": [[1, 2]], "padding_mask": [[True]]}, {}, "shape"),
         ({"token_ids": [[1, 2]], "target_mask": [[0.5, 1.0]]}, {}, "booleans"),
@@ -200,11 +215,40 @@ def test_shuffling_changes_order_only():
         (5, {}, "Cannot read batches"),
         (Texts(), {"batch_size": 2}, "yields batches"),
         ((x for x in [Texts()[0]]), {"steps_per_epoch": 2, "epochs": 2}, "after 1 batches; 4"),
+        ((x for x in [Texts()[0]]), {"epochs": 2}, "read once, and epochs is 2"),
+        (TEXTS, {"validation_data": iter([Texts()[0]])}, "Pass `validation_steps`"),
+        (
+            TEXTS,
+            {"validation_data": iter([Texts()[0]]), "validation_steps": 2},
+            "after 1 batches; validation_steps is 2",
+        ),
+        (TEXTS, {"validation_data": [3]}, "Got int at position 0"),
     ],
 )
 def test_bad_data_is_refused(x, options, message):
     with pytest.raises(ValueError, match=message):
         make_eager().fit(x, verbose=0, **options)
+
+
+def bad_batches(num_good):
+    yield from [Texts()[0]] * num_good
+    yield [3]
+
+
+def test_a_run_that_fails_leaves_the_model_whole():
+    """Keras on jax empties the variables for a run, and leaves them so where it fails."""
+    model = make_eager()
+    model.fit(TEXTS, batch_size=2, verbose=0)
+    trained = now(model)
+    for run, num_good in (("evaluate", 0), ("evaluate", 3), ("predict", 3), ("fit", 0), ("fit", 3)):
+        with pytest.raises(Exception, match="Texts must be strings"):
+            getattr(model, run)(bad_batches(num_good), verbose=0)
+        changed = [path for path in trained if (now(model)[path] != trained[path]).any()]
+        assert bool(changed) == (run == "fit" and num_good > 0)
+
+
+def now(model):
+    return {weight.path: to_numpy(weight) for weight in model.weights}
 
 
 def test_rows_without_supervised_tokens_are_counted():
@@ -216,6 +260,27 @@ def test_rows_without_supervised_tokens_are_counted():
     rows["target_mask"][:] = False
     with pytest.warns(UserWarning, match="4 of 4"):
         assert model.fit(rows, batch_size=2, verbose=0).history["loss"] == [0]
+    with pytest.warns(UserWarning, match="4 of 4"):
+        model.fit(rows, validation_data=TEXTS, batch_size=2, verbose=0)
+    with pytest.warns(UserWarning, match="4 of 4"):
+        model.fit(TEXTS, validation_data=rows, batch_size=2, epochs=2, verbose=0)
+
+
+@pytest.mark.parametrize("source", ["PyDataset", "generator"])
+def test_validation_takes(source):
+    """The same loss whatever holds the data, epoch after epoch: nothing is read off."""
+    model = make("diffusion", optimizer=keras.optimizers.SGD(0.0))
+    expected = model.evaluate(TEXTS, batch_size=2, verbose=0, return_dict=True)["loss"]
+    steps = 2 if source == "generator" else None
+    history = model.fit(
+        TEXTS,
+        batch_size=2,
+        epochs=3,
+        validation_data=sources()[source]()[0],
+        validation_steps=steps,
+        verbose=0,
+    ).history
+    np.testing.assert_allclose(history["val_loss"], [expected] * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["loss", "metrics", "weighted_metrics"])
@@ -250,15 +315,60 @@ def test_a_keras_file_keeps_weights_and_compilation(kind, tmp_path):
     np.testing.assert_array_equal(to_numpy(twin(rows)), to_numpy(model(rows)))
 
 
-def test_lora_trains_and_leaves_the_rest():
-    model = make("diffusion")
+def test_a_keras_file_keeps_a_sampler_of_the_user(tmp_path):
+    class Mine(SundaeSampler):
+        pass
+
+    model = tiny.diffusion_lm()
+    model.compile(sampler=Mine(3))
+    model.optimizer.build(model.trainable_variables)  # else Keras warns that it was not
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    twin = keras.saving.load_model(path, custom_objects={"Mine": Mine})
+    assert type(twin.sampler) is Mine
+    assert twin.sampler.num_denoising_steps == 3
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_lora_trains_and_leaves_the_rest(kind):
+    """Also after training and generating, for which other weights were compiled."""
+    samplers = {"diffusion": SundaeSampler(2, num_canvases=1), "causal": "greedy"}
+    model = make(kind, sampler=samplers[kind])
+    model.fit(TEXTS, batch_size=2, verbose=0)
+    model.generate("the", max_length=16)
     model.enable_lora(2)
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=tiny.JIT)
-    frozen = {weight.path: to_numpy(weight) for weight in model.non_trainable_variables}
+    frozen = now(model)
     loss = model.fit(TEXTS, batch_size=2, epochs=8, verbose=0).history["loss"]
     assert loss[-1] < loss[0]
-    for weight in model.backbone.non_trainable_variables:
-        np.testing.assert_array_equal(to_numpy(weight), frozen[weight.path])
+    changed = {path for path, value in now(model).items() if (value != frozen[path]).any()}
+    lora = {weight.path for weight in model.weights if weight.name.startswith("lora_")}
+    assert lora <= changed
+    assert not changed & {weight.path for weight in model.backbone.non_trainable_variables}
+    before = model.generate("the", max_length=16, **seeded(kind))
+    for weight in model.trainable_variables:
+        weight.assign(weight + 3.0)
+    assert model.generate("the", max_length=16, **seeded(kind)) != before
+
+
+def seeded(kind):
+    return {"seed": 1} if kind == "diffusion" else {}
+
+
+@pytest.mark.parametrize(
+    ("rank", "names", "message"),
+    [
+        (0, None, "`rank` must be at least 1"),
+        (2.5, None, "`rank` must be an integer"),
+        (2, ["quary"], r"'query'.* Got \['quary'\]"),
+        (2, ["attention_norm"], "must be among"),
+        (2, [], r"Got \[\]"),
+    ],
+)
+def test_bad_lora_is_refused(rank, names, message):
+    model = tiny.diffusion_lm()
+    with pytest.raises(ValueError, match=message):
+        model.enable_lora(rank, target_layer_names=names)
+    assert len(model.trainable_variables) == len(model.backbone.trainable_variables) > 10
 
 
 def test_int8_stays_close_and_trains_lora():

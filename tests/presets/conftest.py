@@ -1,5 +1,6 @@
 import shutil
 
+import keras
 import keras_hub
 import pytest
 
@@ -12,6 +13,7 @@ from tests import tiny
 def saved(tmp_path_factory):
     """A preset as it was saved; not to be changed."""
     directory = tmp_path_factory.mktemp("presets") / "saved"
+    keras.utils.clear_session(free_memory=False)  # names must not depend on the test before
     save_preset(tiny.diffusion_lm(), directory)
     return directory
 

@@ -29,3 +29,13 @@ def test_token_ids_outside_the_vocabulary_are_named_with_their_position(token_id
 def test_token_ids_must_be_integers():
     with pytest.raises(ValueError, match="integers"):
         checks.check_token_ids("token_ids", [[0.0, float("nan")]], 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(3, "Got int"), (None, "NoneType"), (b"\xff", "UTF-8")]
+)
+def test_texts_that_are_none_are_named_by_their_position(text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        checks.check_texts(["a", b"b", text])
+    assert " 2" in str(caught.value)
+    checks.check_texts(np.array(["a", "b"]))

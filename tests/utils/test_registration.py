@@ -1,3 +1,4 @@
+import keras
 import pytest
 
 from keras_textdiff import objectives, samplers
@@ -34,3 +35,20 @@ def test_objectives_survive_their_config(identifier, config):
 
 def test_snake_case():
     assert registration.snake_case("ArgmaxUnrolledSampler") == "argmax_unrolled_sampler"
+
+
+class Mine(SundaeSampler):
+    pass
+
+
+def test_classes_of_the_user_come_back_where_keras_knows_them():
+    config = registration.serialize(Mine(3))
+    with keras.saving.custom_object_scope({"Mine": Mine}):
+        assert type(samplers.get(config)) is Mine
+    with pytest.raises(ValueError, match=r"sampler 'Mine' is not known.*custom_objects"):
+        samplers.get(config)
+    with (
+        keras.saving.custom_object_scope({"Mine": keras.layers.Dense}),
+        pytest.raises(ValueError, match="not known"),
+    ):
+        samplers.get(config)

@@ -46,7 +46,8 @@ class Format(abc.ABC):
         """Make one example from the start of a document.
 
         Args:
-            tokens: list of ints, a document or what is left of it, without an end token.
+            tokens: list of ints, a document or what is left of it, without an end token; beyond
+                `room.total` + 1 of them the rest makes no difference.
             room: `Room` of the example.
             generator: `numpy.random.Generator` for all that is drawn.
             end_token_id: int, the token that ends a text.

@@ -23,9 +23,9 @@ class PrefixLM(Format):
     def __call__(self, tokens, room, generator, end_token_id):
         """Make one example, see `Format`."""
         piece = [*tokens[: room.total], end_token_id][: room.total]
-        first, last = max(0, len(piece) - room.target), min(len(piece) - 1, room.prefix)
-        split = int(generator.integers(first, last + 1))
-        return piece[:split], piece[split:], min(len(tokens), room.total)
+        split = int(generator.integers(min(len(piece), room.prefix + 1)))
+        target = piece[split : split + room.target]  # `piece` has no more than the total
+        return piece[:split], target, min(len(tokens), split + len(target))
 
     def get_config(self):
         """Return the constructor's arguments."""

@@ -19,7 +19,7 @@ class WholeDocument(Format):
 
     def __call__(self, tokens, room, generator, end_token_id):
         """Make one example, see `Format`."""
-        length = room.target
+        length = min(room.target, room.total)
         return [], [*tokens[:length], end_token_id][:length], min(len(tokens), length)
 
     def get_config(self):

@@ -20,17 +20,18 @@ equal everything arrives as plain data, or as a reference that can not be compar
 
 **What holds the program** (`confinement.py`): new user, mount, pid, network, IPC, UTS and cgroup
 namespaces; a root file system with nothing in it but Python's standard library, the shared
-libraries it needs and a small work folder, the site-packages folder covered; an unprivileged user
-without capabilities, also where the caller is root; Landlock and a seccomp allow-list where the
-kernel has them; limits on memory, CPU, threads, files and file sizes. The program is process 1 of
-its pid namespace and may start no other process, so the limits of one process are limits of all of
-it, and killing it ends everything.
+libraries it needs and a small scratch folder, the site-packages folder covered; an unprivileged
+user without capabilities, also where the caller is root; Landlock and a seccomp allow-list where
+the kernel has them; limits on memory, CPU, threads, files and file sizes. The program is process 1
+of its pid namespace and may start no other process, so the limits of one process are limits of all
+of it, and killing it ends everything.
 
 **What ends it.** The supervisor watches the clock and the output. If the caller dies, the kernel
 kills the supervisor, then the judge and the program. Nothing is written to the host: mounts and
 namespaces vanish with their last process.
 
-**The judge** holds untrusted values, so it is confined in the same way, as defence in depth.
+**The judge** holds untrusted values, so it is confined likewise, as defence in depth: it shares the
+program's namespaces but for its processes, can change no file and send no signal.
 
 **What is left.** The kernel: whoever finds a hole in one of the allowed system calls is out. Timing
 and CPU caches can be observed. A test that asks the program itself whether it is right (a method of

@@ -1,6 +1,8 @@
-"""The steps by which a process gives up everything but Python and its open pipes, for good.
+"""The steps by which processes give up everything but Python and their open pipes, for good.
 
-The order matters: each step needs rights that a later one takes away.
+The supervisor moves to namespaces of its own and a file system with nothing but Python; the judge
+and the program, its children, then give up what rights they have. The order matters: each step
+needs rights that a later one takes away.
 """
 
 import os
@@ -9,14 +11,13 @@ import resource
 from keras_textdiff.evaluation.sandbox import filesystem, landlock, seccomp, syscalls
 
 NOBODY = 65534  # an identity that owns nothing, on the host and in the sandbox
-_OTHER_NAMESPACES = (
+_NAMESPACES = (
     syscalls.CLONE_NEWNS
     | syscalls.CLONE_NEWNET
     | syscalls.CLONE_NEWIPC
     | syscalls.CLONE_NEWUTS
     | syscalls.CLONE_NEWCGROUP
 )
-
 _MAX_CAPABILITIES = 64
 
 
@@ -29,34 +30,24 @@ def is_root():
     return any(first <= NOBODY < first + count for first, _, count in ranges)
 
 
-def leave_host_processes(as_root):
-    """Have the next child of this process be process 1 of a new pid namespace.
+def leave_host(as_root, proc, files, limits):
+    """Move this process away from the host's mounts, networks, shared memory and names.
 
-    An ordinary user needs a user namespace first, which then owns all the others. Root does not,
-    and makes its user namespace last, as an unprivileged user, so that the others stay beyond that
-    one's reach.
-    """
-    if as_root:
-        syscalls.unshare(syscalls.CLONE_NEWPID)
-        return
-    user, group = os.geteuid(), os.getegid()
-    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    _map_identity(proc, user, group)
-    os.close(proc)
-
-
-def confine(as_root, files, limits, *, writable=()):
-    """Confine this process. Its namespaces are those `leave_host_processes` made, and new ones.
+    An ordinary user needs a user namespace first, which then owns all the others. Root does not:
+    its children make one each, as an unprivileged user, so that the others stay beyond their reach.
 
     Args:
-        as_root: bool, what `is_root` returned at first.
+        as_root: bool, what `is_root` returned.
+        proc: descriptor of the host's /proc.
         files: dict from `python_files.find`.
         limits: dict of the limits of `Sandbox`.
-        writable: paths in the new root file system that may be written to.
     """
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    syscalls.unshare(_OTHER_NAMESPACES)
+    if as_root:
+        syscalls.unshare(_NAMESPACES)
+    else:
+        user, group = os.geteuid(), os.getegid()
+        syscalls.unshare(_NAMESPACES | syscalls.CLONE_NEWUSER)
+        _map_identity(proc, user, group)
     syscalls.set_host_name("sandbox")
     filesystem.build(
         files["binds"],
@@ -65,6 +56,23 @@ def confine(as_root, files, limits, *, writable=()):
         file_mb=limits["file_mb"],
         num_files=limits["num_files"],
     )
+
+
+def leave_host_processes():
+    """Have the next child of this process be process 1 of a new pid namespace."""
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+
+
+def give_up_rights(as_root, proc, limits, *, writable=(), without=()):
+    """Leave this process, a child of one that has left the host, what a program may have.
+
+    Args:
+        as_root: bool, whether it was root at first.
+        proc: descriptor of the host's /proc; it is closed.
+        limits: dict of the limits of `Sandbox`.
+        writable: paths that may be written to.
+        without: names of system calls that are not to be allowed either.
+    """
     if as_root:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -83,7 +91,7 @@ def confine(as_root, files, limits, *, writable=()):
     if landlock.version():
         landlock.restrict(writable)
     if seccomp.is_available():
-        seccomp.install()
+        seccomp.install(without)
 
 
 def _map_identity(proc, user, group):
@@ -125,6 +133,9 @@ def _set_limits(limits):
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
+        _, highest = resource.getrlimit(kind)
+        if highest != resource.RLIM_INFINITY:
+            limit = min(limit, highest)
         # The hard limit too: it can not be raised again. Past that of CPU time comes SIGKILL,
         # which process 1 of a namespace gets unlike SIGXCPU.
         resource.setrlimit(kind, (limit, limit))

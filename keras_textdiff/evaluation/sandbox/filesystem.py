@@ -1,9 +1,9 @@
-"""The file system of a confined process: Python, a work folder, and nothing else."""
+"""The file system of a confined process: Python, a scratch folder, and nothing else."""
 
 import os
 
 from keras_textdiff.evaluation.sandbox import syscalls
-from keras_textdiff.evaluation.sandbox.python_layout import WORK
+from keras_textdiff.evaluation.sandbox.python_layout import SCRATCH
 from keras_textdiff.evaluation.sandbox.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -35,8 +35,8 @@ def build(binds, covered, *, user, file_mb, num_files):
         binds: list of (path on the host without symbolic links, path in the new root): files and
             folders to show, read-only.
         covered: list of folders in the new root to hide.
-        user: int, owner of the work folder.
-        file_mb: int, MiB that the work folder holds.
+        user: int, owner of the scratch folder.
+        file_mb: int, MiB that the scratch folder holds.
         num_files: int, how many files and folders it holds.
     """
     # Nothing that is mounted here may show on the host.
@@ -60,9 +60,9 @@ def build(binds, covered, *, user, file_mb, num_files):
             MS_RDONLY | MS_NOSUID | MS_NODEV,
             "size=4k,nr_inodes=1,mode=755",
         )
-    os.mkdir(WORK)
+    os.mkdir(SCRATCH)
     options = f"size={file_mb}m,nr_inodes={num_files + 1},mode=700,uid={user},gid={user}"
-    syscalls.mount("work", WORK, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    syscalls.mount("scratch", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     syscalls.unmount(_OLD)
     os.rmdir(_OLD)
     syscalls.mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)

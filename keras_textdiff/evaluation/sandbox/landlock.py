@@ -22,7 +22,7 @@ _TCP = 0b11  # bind, connect
 _SCOPES = 0b11  # abstract unix sockets, signals
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-_WORK = (
+_SCRATCH = (
     _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE
     | _MAKE_DIR | _MAKE_REGULAR | _MAKE_SYMLINK | _REFER | _TRUNCATE
 )  # fmt: skip
@@ -56,7 +56,7 @@ def restrict(writable):
     )
     _add(ruleset, "/", _READ & handled)
     for path in writable:
-        rights = _WORK if os.path.isdir(path) else _WRITE_FILE | _READ_FILE
+        rights = _SCRATCH if os.path.isdir(path) else _WRITE_FILE | _READ_FILE
         _add(ruleset, path, rights & handled)
     syscalls.syscall("landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)

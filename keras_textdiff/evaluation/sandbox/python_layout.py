@@ -1,14 +1,14 @@
 """Where a confined process sees Python, and how its interpreters are started."""
 
-WORK = "/work"
+SCRATCH = "/scratch"
 HOME = "/python"  # what a confined Python takes for its installation
 EXECUTABLE = f"{HOME}/bin/python"
 GUEST = f"{HOME}/guest"
 # No environment, no user's or installed packages.
 FLAGS = ("-I", "-S", "-X", "utf8")
 ENVIRONMENT = {
-    "HOME": WORK,
-    "TMPDIR": WORK,
+    "HOME": SCRATCH,
+    "TMPDIR": SCRATCH,
     "LC_ALL": "C.UTF-8",
     # Each further arena reserves 64 MiB of the address space that the memory limit counts.
     "MALLOC_ARENA_MAX": "1",

@@ -82,7 +82,10 @@ class Sandbox:
             raise SandboxUnavailable(f"This system is {sys.platform}. {_HELP}")
         self._files = python_files.find()
         # Refuse now rather than at the first program.
-        self.run("def answer():\n    return 42", ["assert answer() == 42"], entry_point="answer")
+        program = "def answer():\n    return 42"
+        trial = self.run(program, ["assert answer() == 42"], entry_point="answer")
+        if trial.status == "error":
+            raise SandboxUnavailable(f"A trial program did not run: {trial.message}. {_HELP}")
 
     def run(self, program, tests, *, entry_point):
         """Run one program against tests.

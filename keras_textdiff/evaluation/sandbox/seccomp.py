@@ -2,9 +2,9 @@
 
 What is not on the list fails with ENOSYS, as on a kernel that lacks it, so that libraries fall back
 where they can. Absent are, among others, all that makes a process (fork, vfork, and clone but for
-threads), sockets (but for an unnamed local pair, with which asyncio wakes itself), shared memory and
-files in memory (which no limit counts), mounts, namespaces, ptrace and its kin, keys, bpf, io_uring,
-perf, userfaultfd, file locks (which would be seen on the host) and inotify.
+threads), sockets (but for an unnamed local pair, with which asyncio wakes itself), shared memory
+and files in memory (which no limit counts), mounts, namespaces, ptrace and its kin, keys, bpf,
+io_uring, perf, userfaultfd, file locks (which would be seen on the host) and inotify.
 """
 
 import ctypes
@@ -186,8 +186,13 @@ _KILL_PROCESS, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _FILTER_MODE = 2
 
 
-def build_filter(machine):
-    """Return the filter as a list of BPF instructions (code, jump if true, if false, value)."""
+def build_filter(machine, without=()):
+    """Return the filter as a list of BPF instructions (code, jump if true, if false, value).
+
+    Args:
+        machine: one of `syscalls.MACHINES`.
+        without: names of calls to leave out.
+    """
     column = syscalls.MACHINES.index(machine)
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -196,8 +201,8 @@ def build_filter(machine):
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER),
     ]
-    for numbers in ALLOWED.values():
-        if numbers[column] is not None:
+    for name, numbers in ALLOWED.items():
+        if numbers[column] is not None and name not in without:
             program += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
     for name, numbers in CONDITIONAL.items():
         tests = _clone_tests() if name == "clone" else _value_tests(*_VALUES[name])
@@ -231,9 +236,9 @@ def is_available():
     return True
 
 
-def install():
+def install(without=()):
     """Filter the system calls of this process and all it becomes, for good."""
-    program = build_filter(syscalls.MACHINE)
+    program = build_filter(syscalls.MACHINE, without)
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: number of instructions, padding, pointer to them

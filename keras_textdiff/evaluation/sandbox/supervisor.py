@@ -18,9 +18,13 @@ from keras_textdiff.evaluation.sandbox.program import Program, ProgramEnded
 # Until the program's interpreter runs; far more than it takes, also on a busy machine.
 _START_SECONDS = 30
 # Descriptors of a child: requests and replies as `guest.serve` has them, reports to the supervisor.
-_REQUESTS, _REPLIES, _REPORTS = 3, 4, 5
+# and the host's /proc until the child is confined.
+_REQUESTS, _REPLIES, _REPORTS, _PROC = 3, 4, 5, 6
 _FIRST_PRIVATE = 10
-# A program that dies with this share of its memory in use is taken to have died of it.
+# A process that is killed after this share of its CPU time was killed for it: for the limit, the
+# kernel counts ticks, which on a busy machine can be far from the time that it reports.
+_SPENT = 0.5
+# A process that dies with this share of its memory in use is taken to have died of it.
 _FULL = 0.7
 
 
@@ -57,6 +61,8 @@ class Supervisor:
             self.unavailable = str(error)
         finally:
             ends = [end_child(child) for child in self.children]
+        if self.started is None and self.unavailable is None:
+            self.unavailable = "the judge's process ended before the program's ran"
         if self.unavailable is not None:
             return {"unavailable": self.unavailable}
         seconds = time.monotonic() - self.started
@@ -70,19 +76,22 @@ class Supervisor:
         answers, replies = open_pipe()
         self.printed, prints = open_pipe()
         self.events, reports = open_pipe()
-        nothing = os.open(os.devnull, os.O_RDWR)
+        proc = move_up(os.open("/proc", os.O_PATH | os.O_DIRECTORY))
+        nothing = move_up(os.open(os.devnull, os.O_RDWR))
         # The program's standard input is an empty pipe: a descriptor of the host's null device
         # would let it change that file's times.
         empty, other_end = open_pipe()
         os.close(other_end)
-        self.fork([nothing, nothing, nothing, asks, answers, reports], self.be_judge, as_root)
-        confinement.leave_host_processes(as_root)
-        self.fork([empty, prints, prints, requests, replies, reports], self.be_program, as_root)
-        for descriptor in (requests, asks, answers, replies, prints, reports, nothing, empty):
-            os.close(descriptor)
+        confinement.leave_host(as_root, proc, self.job["files"], self.limits)
+        syscalls.die_with_parent()  # once more: a new user namespace undoes it
+        self.fork(self.be_judge, as_root, nothing, nothing, nothing, asks, answers, reports, proc)
+        confinement.leave_host_processes()
+        self.fork(self.be_program, as_root, empty, prints, prints, requests, replies, reports, proc)
+        for end in (requests, asks, answers, replies, prints, reports, proc, nothing, empty):
+            os.close(end)
         os.set_blocking(self.printed, False)
 
-    def fork(self, descriptors, action, as_root):
+    def fork(self, action, as_root, *descriptors):
         """Start a child with `descriptors` as 0, 1, 2 ... that does `action` and no more."""
         child = os.fork()
         if child:
@@ -90,18 +99,19 @@ class Supervisor:
             return
         try:
             for number, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, number, inheritable=number != _REPORTS)
+                os.dup2(descriptor, number, inheritable=number < _REPORTS)
             os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
             action(as_root)
         except BaseException as error:
-            send_report({"unavailable": f"{type(error).__name__}: {error}"})
+            if self.started is None:
+                send_report({"unavailable": f"{type(error).__name__}: {error}"})
         finally:
-            os._exit(0)
+            os._exit(1)  # a judge that has finished has said so
 
     def be_judge(self, as_root):
         """Judge, in this interpreter, which has the tests."""
-        confinement.leave_host_processes(as_root)
-        confinement.confine(as_root, self.job["files"], self.limits)
+        # It is not in a pid namespace of its own: it must not send signals.
+        confinement.give_up_rights(as_root, _PROC, self.limits, without=("kill", "tkill", "tgkill"))
         sys.path[:] = self.job["files"]["path"]
         sys.path_importer_cache.clear()
         program = Program(_REQUESTS, _REPLIES, max_reply=self.max_output)
@@ -109,6 +119,7 @@ class Supervisor:
             program.wait()
         except ProgramEnded:
             raise RuntimeError("the program's interpreter did not start") from None
+        self.started = time.monotonic()  # from now on, what fails is an error of this program
         send_report({"started": True})
         judge(
             program,
@@ -121,9 +132,9 @@ class Supervisor:
 
     def be_program(self, as_root):
         """Become the program's interpreter, which has nothing."""
-        writable = [python_layout.WORK, os.devnull]
-        confinement.confine(as_root, self.job["files"], self.limits, writable=writable)
-        os.chdir(python_layout.WORK)
+        writable = [python_layout.SCRATCH, os.devnull]
+        confinement.give_up_rights(as_root, _PROC, self.limits, writable=writable)
+        os.chdir(python_layout.SCRATCH)
         arguments = [python_layout.EXECUTABLE, *python_layout.FLAGS, "-c", self.job["boot"]]
         environment = {"LD_LIBRARY_PATH": self.job["files"]["library_path"]}
         os.execve(python_layout.EXECUTABLE, arguments, python_layout.ENVIRONMENT | environment)
@@ -173,7 +184,8 @@ class Supervisor:
                 self.finished = True
                 if kind == "unavailable":
                     said = self.output.decode(errors="replace").strip()
-                    self.unavailable = " ".join(filter(None, (value, said)))
+                    # Of two reports, the first has the reason.
+                    self.unavailable = self.unavailable or " ".join(filter(None, (value, said)))
 
     def read_output(self):
         """Take in what the program has printed; return False at its end."""
@@ -205,7 +217,9 @@ class Supervisor:
 
     def why(self, who, status, usage):
         """Return the status and message for a process that ended by itself."""
-        if usage.ru_utime + usage.ru_stime >= self.limits["cpu_seconds"]:
+        used = usage.ru_utime + usage.ru_stime
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == syscalls.SIGKILL
+        if killed and used >= _SPENT * self.limits["cpu_seconds"]:
             return "timeout", f"more than {self.limits['cpu_seconds']} s of CPU time"
         if usage.ru_maxrss << 10 >= _FULL * (self.limits["memory_mb"] << 20):
             return "memory", f"{who}'s process ended with its memory full"
@@ -215,13 +229,16 @@ class Supervisor:
         return "error", f"{who}'s process ended with exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def open_pipe():
-    """Return the ends of a pipe, with numbers above those that children use."""
-    ends = os.pipe()
-    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _FIRST_PRIVATE) for end in ends]
-    for end in ends:
-        os.close(end)
+def move_up(descriptor):
+    """Return the descriptor with a number above those that children use."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_PRIVATE)
+    os.close(descriptor)
     return moved
+
+
+def open_pipe():
+    """Return the ends of a pipe."""
+    return [move_up(end) for end in os.pipe()]
 
 
 def send_report(report):
