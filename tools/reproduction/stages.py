@@ -59,7 +59,7 @@ class Laboratory:
         self.clock = clock
         self.progress = progress
         self._sources = self._models = None
-        self._tasks = {}
+        self._tasks, self._keys = {}, {}
 
     def result_path(self, stage):
         """Return where a stage's result is, once it is there."""
@@ -283,8 +283,10 @@ class Laboratory:
     # === Folders ===
 
     def _key(self, stage):
-        digest = plan.fingerprint(stage, self.scale, self.options.describe())
-        return f"{stage.name}-{digest}"
+        if stage not in self._keys:
+            digest = plan.fingerprint(stage, self.scale, self.options.describe())
+            self._keys[stage] = f"{stage.name}-{digest}"
+        return self._keys[stage]
 
     def _folder(self, stage):
         return self.output / self._key(stage)
