@@ -1,0 +1,1 @@
+"""The parts of `tools/reproduce_ar2diff.py`."""

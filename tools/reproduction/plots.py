@@ -1,0 +1,165 @@
+"""The tables and curves as pictures."""
+
+import matplotlib
+
+from reproduction import paper, summary
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COLORS = ("#4477aa", "#cc6677", "#228833", "#aa3377", "#ccbb44")
+
+
+def draw_all(results, scale, folder):
+    """Write a PNG for each table and figure that has results; return their paths."""
+    drawings = {
+        "table1.png": lambda: _draw_table(results, scale, 1),
+        "table2.png": lambda: _draw_table_2(results, scale),
+        "table3.png": lambda: _draw_table(results, scale, 3),
+        "curves.png": lambda: _draw_curves(results, scale),
+        "figure3.png": lambda: _draw_figure_3(results),
+    }
+    paths = []
+    for name, draw in drawings.items():
+        figure = draw()
+        if figure is not None:
+            figure.savefig(folder / name, dpi=110)
+            plt.close(figure)
+            paths.append(folder / name)
+    return paths
+
+
+def _draw_table(results, scale, table):
+    """Dots with error bars: ours above, the paper's below."""
+    rows = summary.rows_of(table, scale)
+    names = list(rows[0]["cells"])
+    if not any(summary.value(results, row["cells"][name]) for row in rows for name in names):
+        return None
+    labels = [row["label"].replace(", ", "\n") for row in rows]
+    figure, axes = _panels(names, results, rows, scale)
+    for column, name in enumerate(names):
+        numbers = [summary.value(results, row["cells"][name]) for row in rows]
+        _dots(axes[0][column], numbers, COLORS[0], 0)
+        axes[1][column].plot([row["paper"][name] for row in rows], "D", color="#777777")
+        axes[1][column].set_xticks(range(len(labels)), labels, fontsize=8)
+    return figure
+
+
+def _draw_table_2(results, scale):
+    rows = summary.rows_of(2, scale)
+    names = list(paper.TASKS)
+    if not any(summary.value(results, row["cells"][name]) for row in rows for name in names):
+        return None
+    count = len(paper.ARMS)
+    figure, axes = _panels(names, results, rows, scale)
+    labels = [summary.arm_label(arm, scale).replace(", ", "\n") for arm in paper.ARMS]
+    for index in range(len(rows) // count):
+        part = rows[index * count : (index + 1) * count]
+        size, (paper_size, scores) = (
+            part[0]["label"].split(",")[0],
+            list(paper.TABLE_2.items())[index],
+        )
+        shift = 0.16 * (index - (len(rows) // count - 1) / 2)
+        for column, name in enumerate(names):
+            numbers = [summary.value(results, row["cells"][name]) for row in part]
+            _dots(axes[0][column], numbers, COLORS[index], shift, size)
+            known = [scores[arm][column] for arm in paper.ARMS]
+            places = [place + shift for place in range(count)]
+            axes[1][column].plot(places, known, "D", color=COLORS[index], label=paper_size)
+            axes[1][column].set_xticks(range(count), labels, fontsize=8)
+    axes[0][0].legend(fontsize=8)
+    axes[1][0].legend(fontsize=8)
+    return figure
+
+
+def _panels(names, results, rows, scale):
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(4.4 * len(names), 6.4), sharex="col", squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for column, name in enumerate(names):
+        entries = [results["cells"].get(row["cells"][name]) for row in rows]
+        metric = next((entry["metric"] for entry in entries if entry), "")
+        axes[0][column].set_title(f"{name}: {metric}", fontsize=10)
+        for row in axes:
+            row[column].grid(axis="y", alpha=0.3)
+            row[column].margins(x=0.12)
+    axes[0][0].set_ylabel(f'ours, scale "{scale.name}"')
+    axes[1][0].set_ylabel("Han et al. 2024")
+    return figure, axes
+
+
+def _dots(axis, numbers, color, shift, label=None):
+    """Draw means with standard deviations, and the seeds as small dots."""
+    for place, spread in enumerate(numbers):
+        if spread is None:
+            continue
+        axis.errorbar(
+            place + shift, spread["mean"], yerr=spread["deviation"] or 0, fmt="o", color=color,
+            capsize=3, label=label,
+        )  # fmt: skip
+        label = None
+        values = spread["values"]
+        axis.plot([place + shift + 0.05] * len(values), values, ".", color=color, alpha=0.45)
+    axis.set_ylim(bottom=0)
+
+
+def _draw_curves(results, scale):
+    """Training losses against passes: pretraining, then the fine-tuning on each task."""
+    arms = {summary.arm_label(arm, scale): f"table2/{scale.base_size}/{arm}" for arm in paper.ARMS}
+    if not any(f"{name}/{paper.TASKS[0]}" in results["curves"] for name in arms.values()):
+        return None
+    figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), layout="constrained")
+    for axis, title in zip(axes, ("pretraining", *paper.TASKS), strict=True):
+        axis.set_title(title if title == "pretraining" else f"fine-tuning: {title}", fontsize=10)
+        axis.set_xlabel("passes")
+        axis.grid(alpha=0.3)
+        for color, (label, name) in zip(COLORS, arms.items(), strict=True):
+            task = paper.TASKS[0] if title == "pretraining" else title
+            runs = results["curves"].get(f"{name}/{task}", [])
+            for run in runs:
+                parts = run[:-1] if title == "pretraining" else run[-1:]
+                passes, losses = _join(parts)
+                axis.plot(passes, losses, color=color, lw=1, alpha=0.8, label=label)
+                label = None
+    axes[0].set_ylabel("training loss, nats per token and pass\n(AR: next token; else: denoising)")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _join(parts):
+    """Return the passes and losses of stages that follow each other."""
+    passes, losses, start = [], [], 0
+    for part in parts:
+        count = len(part["curve"])
+        passes += [start + part["passes"] * (index + 1) / count for index in range(count)]
+        losses += part["curve"]
+        start += part["passes"]
+    return passes, losses
+
+
+def _draw_figure_3(results):
+    if not results["seconds"]:
+        return None
+    sizes = list(dict.fromkeys(name.split("/")[1] for name in results["seconds"]))
+    figure, axes = plt.subplots(
+        1, len(sizes), figsize=(5.2 * len(sizes), 4.2), squeeze=False, layout="constrained"
+    )
+    for axis, size in zip(axes[0], sizes, strict=True):
+        curves = {n: p for n, p in results["seconds"].items() if n.split("/")[1] == size}
+        for color, (name, points) in zip(COLORS, curves.items(), strict=False):
+            method = name.split("/")[2]
+            steps = method.removeprefix("diffusion")
+            label = "AR, cached" if method == "ar" else f"diffusion, {steps} steps"
+            lengths = sorted(points)
+            axis.plot(lengths, [points[n] for n in lengths], "o-", color=color, label=label)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        ticks = sorted({length for points in curves.values() for length in points})
+        axis.set_xticks(ticks, ticks)
+        axis.set_title(f"size {size}, random weights, one text, one canvas", fontsize=10)
+        axis.set_xlabel("tokens written")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize=8)
+    axes[0][0].set_ylabel("seconds")
+    return figure

@@ -1,0 +1,207 @@
+"""From the results of single runs to tables, beside the paper's."""
+
+import math
+import statistics
+
+from reproduction import paper, plan
+
+DECIMALS = {"translation": 2, "qa": 1, "code": 1}
+
+
+def summarize(laboratory, cells):
+    """Return what the finished cells say, as a dict that can be written as JSON.
+
+    Args:
+        laboratory: `Laboratory`, which reads the results.
+        cells: list of `plan.Cell`.
+
+    Returns:
+        Dict of "scale"; "settings"; "cells", from a cell's name without its seed to its metrics,
+        each with mean, standard deviation, and the values of the seeds; "seconds", from a curve
+        of Figure 3 to its points; "curves", of training; "backends" and "tasks".
+    """
+    values, seconds, curves, backends, titles = {}, {}, {}, set(), {}
+    for cell in cells:
+        result = laboratory.read_result(cell.stage)
+        if result is None:
+            continue
+        backends.add(result["backend"])
+        name, _, last = cell.name.rpartition("/")
+        if isinstance(cell.stage, plan.Timing):
+            seconds.setdefault(name, {})[int(last)] = result["seconds_per_text"]
+            continue
+        task = cell.stage.model.data
+        titles[task] = result["task"]
+        entry = values.setdefault(name, {"metric": result["metric"], "metrics": {}})
+        for metric, value in result["metrics"].items():
+            entry["metrics"].setdefault(metric, []).append(value)
+        curves.setdefault(name, []).append(result["training"])
+    for entry in values.values():
+        entry["metrics"] = {name: spread(numbers) for name, numbers in entry["metrics"].items()}
+    return {
+        "scale": laboratory.scale.name,
+        "backends": sorted(backends),
+        "tasks": titles,
+        "cells": values,
+        "seconds": seconds,
+        "curves": curves,
+    }
+
+
+def spread(numbers):
+    """Return mean, sample standard deviation (None for one number) and the numbers."""
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return {"mean": statistics.mean(numbers), "deviation": deviation, "values": numbers}
+
+
+def value(summary, name):
+    """Return the spread of a cell's metric, or None where it has not been run."""
+    entry = summary["cells"].get(name)
+    return None if entry is None else entry["metrics"][entry["metric"]]
+
+
+def rows_of(table, scale):
+    """Return a table's rows: dicts of "label", "cells" by task and "paper" by task.
+
+    Args:
+        table: 1, 2 or 3.
+        scale: `Scale`.
+    """
+    if table == 1:
+        return [
+            _row(
+                f"{architecture}, {objective.replace('_', ' ')}",
+                f"table1/{architecture}-{objective}",
+                paper.TASKS,
+                scores,
+            )
+            for (architecture, objective), scores in paper.TABLE_1.items()
+        ]
+    if table == 3:
+        return [
+            _row(
+                f"{steps} steps, {canvases} samples",
+                f"table3/steps{steps}-samples{canvases}",
+                paper.TABLE_3_TASKS,
+                scores,
+            )
+            for (steps, canvases), scores in paper.TABLE_3.items()
+        ]
+    rows = []
+    sizes = [scale.base_size, *(size for size in scale.sizes if size != scale.base_size)]
+    for size, scores in zip(sizes, paper.TABLE_2.values(), strict=False):
+        for arm in paper.ARMS:
+            label = f"{size}, {arm_label(arm, scale)}"
+            rows.append(_row(label, f"table2/{size}/{arm}", paper.TASKS, scores[arm]))
+    return rows
+
+
+def arm_label(arm, scale):
+    """Return an arm's name with its N."""
+    if arm in ("ar2diff_n1", "ar2diff_n2"):
+        return f"AR2Diff, N = {scale.conversion_steps[arm == 'ar2diff_n2']}"
+    return {"ar": "AR", "diffusion": "diffusion", "ar2diff_0": "AR2Diff, N = 0"}[arm]
+
+
+def _row(label, name, task_names, scores):
+    return {
+        "label": label,
+        "cells": {task: f"{name}/{task}" for task in task_names},
+        "paper": dict(zip(task_names, scores, strict=True)),
+    }
+
+
+def markdown(summary, scale):
+    """Return everything as Markdown."""
+    lines = [
+        f'# AR2Diff at the scale "{scale.name}"',
+        "",
+        "Mean ± standard deviation over seeds; in brackets what Han et al. 2024 (arXiv "
+        "2401.17181) report, on other tasks and with models a thousand times larger.",
+        "",
+        *(f"- {task}: {title}" for task, title in summary["tasks"].items()),
+        f"- backend: {', '.join(summary['backends'])}",
+        "",
+    ]
+    titles = {
+        1: f"Table 1: architecture and pretraining objective, diffusion, size {scale.base_size}",
+        2: "Table 2: AR, diffusion and AR2Diff, decoders, prefix LM",
+        3: f"Table 3: denoising steps and samples, diffusion, size {scale.base_size}",
+    }
+    for table, title in titles.items():
+        rows = rows_of(table, scale)
+        names = list(rows[0]["cells"])
+        if not any(value(summary, cell) for row in rows for cell in row["cells"].values()):
+            continue
+        heads = [f"{name} ({_metric(summary, rows, name)})" for name in names]
+        lines += [f"## {title}", "", f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(names)]
+        for row in rows:
+            texts = [
+                f"{show(value(summary, row['cells'][name]), DECIMALS[name])} ({row['paper'][name]})"
+                for name in names
+            ]
+            lines.append(f"| {row['label']} | {' | '.join(texts)} |")
+        lines.append("")
+        lines += _further_metrics(summary, rows)
+    lines += _figure_3(summary)
+    return "\n".join(lines)
+
+
+def show(numbers, decimals=1):
+    """Return a spread as text."""
+    if numbers is None:
+        return "not run"
+    mean, deviation = numbers["mean"], numbers["deviation"]
+    text = f"{mean:.{decimals}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{decimals}f}"
+
+
+def _metric(summary, rows, task):
+    entries = (summary["cells"].get(row["cells"][task]) for row in rows)
+    entry = next((entry for entry in entries if entry), None)
+    return "not run" if entry is None else entry["metric"]
+
+
+def _further_metrics(summary, rows):
+    """Return the metrics that the paper's table does not have, as a line per row."""
+    lines = []
+    for row in rows:
+        parts = []
+        for cell in row["cells"].values():
+            entry = summary["cells"].get(cell, {"metrics": {}, "metric": None})
+            for name, numbers in entry["metrics"].items():
+                if name != entry["metric"]:
+                    parts.append(f"{name} {show(numbers)}")
+        if parts:
+            lines.append(f"- {row['label']}: {', '.join(parts)}")
+    return [*(["Further metrics:", "", *lines, ""] if lines else [])]
+
+
+def _figure_3(summary):
+    """Return a table of seconds for each size of Figure 3."""
+    lines = []
+    for size in dict.fromkeys(name.split("/")[1] for name in summary["seconds"]):
+        curves = {
+            name.split("/")[2]: points
+            for name, points in summary["seconds"].items()
+            if name.split("/")[1] == size
+        }
+        lengths = sorted({length for points in curves.values() for length in points})
+        lines += [
+            f"## Figure 3: seconds for one text, size {size}, random weights, one canvas",
+            "",
+            f"| tokens | {' | '.join(map(str, lengths))} |",
+            "|---|" + "---:|" * len(lengths),
+        ]
+        for name, points in curves.items():
+            texts = [f"{points[n]:.3f}" if n in points else "not run" for n in lengths]
+            lines.append(f"| {name} | {' | '.join(texts)} |")
+        if {"ar", "diffusion10"} <= set(curves):
+            ratios = [
+                curves["ar"].get(n, math.nan) / curves["diffusion10"].get(n, math.nan)
+                for n in lengths
+            ]
+            lines.append(f"| AR / diffusion10 | {' | '.join(f'{r:.1f}' for r in ratios)} |")
+        known = ", ".join(f"{ratio} times at {n}" for n, ratio in paper.FIGURE_3.items())
+        lines += ["", f"The paper: 10-step diffusion is faster than AR {known} tokens.", ""]
+    return lines
