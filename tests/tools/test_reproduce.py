@@ -256,7 +256,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(tmp_path):
             run_all(stopped, cell)
         except stages.OutOfTime:
             stops += 1
-    assert stops > 5
+    assert stops >= 4
     found = stopped.read_result(cell.stage)
     assert found["metrics"] == expected["metrics"]
     for ours, theirs in zip(found["training"], expected["training"], strict=True):

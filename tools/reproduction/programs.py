@@ -153,7 +153,7 @@ def _string(generator):
 def _list(generator):
     names, phrases, expression = _steps(generator, NUMBER_STEPS, "x", generator.integers(0, 2))
     kept, reducer = _pick(generator, FILTERS), _pick(generator, REDUCERS)
-    limit = int(generator.integers(2, 8))
+    limit = int(generator.integers(3, 8))  # 2 would be the even numbers again
     words, condition = (text.format(d=limit) for text in FILTERS[kept])
     end, template = REDUCERS[reducer]
     items = f"{expression} for x in xs{condition}"
@@ -164,7 +164,7 @@ def _list(generator):
 
 def _choice(generator):
     condition = _pick(generator, CONDITIONS)
-    limit = int(generator.integers(2, 8))
+    limit = int(generator.integers(3, 8))  # 2 would be the even numbers again
     words, test = (text.format(d=limit) for text in CONDITIONS[condition])
     names, phrases, first = _steps(generator, NUMBER_STEPS, "n", 1)
     others, other_phrases, second = _steps(generator, NUMBER_STEPS, "n", 1)
