@@ -17,6 +17,7 @@ SURFACE = {
         "models",
         "objectives",
         "samplers",
+        "training",
     ],
     "keras_textdiff.backbones": ["TransformerBackbone"],
     "keras_textdiff.corruption": ["UniformCorruption", "get"],
@@ -29,6 +30,7 @@ SURFACE = {
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
+    "keras_textdiff.training": ["ExactResume"],
 }
 ARGUMENTS = {
     "ar2diff": "source attention block_length logit_shift dtype",
@@ -47,6 +49,7 @@ ARGUMENTS = {
     "samplers.ArgmaxUnrolledSampler": (
         "num_denoising_steps temperature num_canvases unrolled_proportion stop_when_unchanged"
     ),
+    "training.ExactResume": "directory save_every_steps max_to_keep",
     "evaluation.denoiser_cross_entropy": ("lm data noise_levels positions batch_size seed"),
 }
 
