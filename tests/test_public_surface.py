@@ -74,8 +74,8 @@ SURFACE = {
         "DiffusionLMPreprocessor",
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
-    "keras_textdiff.training": ["ExactResume"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
+    "keras_textdiff.training": ["ExactResume"],
 }
 ARGUMENTS = {
     "training.ExactResume": "directory save_every_steps max_to_keep",

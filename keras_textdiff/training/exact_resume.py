@@ -12,7 +12,7 @@ from keras_textdiff.training import run_state
 from keras_textdiff.training.background_writer import BackgroundWriter
 from keras_textdiff.training.checkpoint_folder import CheckpointFolder, checkpoint_name
 from keras_textdiff.training.resuming_callbacks import ResumingCallbacks
-from keras_textdiff.utils import random
+from keras_textdiff.utils import processes, random
 from keras_textdiff.utils.checks import check_integer
 
 logger = logging.getLogger("keras_textdiff")
@@ -31,6 +31,8 @@ class ExactResume(FitCallback):
     SIGTERM saves after the running step (in validation: after it) and ends the process with exit
     code 143. A checkpoint with NaN or inf is not kept. Where writing fails, say because the disk
     is full, training goes on with a warning, and the checkpoints before stay.
+
+    A run may go on with another number of devices of one process; then equal up to rounding.
 
     Data in memory, a `PyDataset` and grain go on at once. Other iterables are read again from
     their start, without tokenizing: exact if they yield the same batches each time the script
@@ -103,7 +105,7 @@ class ExactResume(FitCallback):
                 yield
                 self._report(writer.wait())
         finally:
-            self._writer = None
+            self._writer = self._arrays = self._run = None
         if self._terminated:  # when all was trained and saved
             raise SystemExit(EXIT_CODE)
 
@@ -125,6 +127,12 @@ class ExactResume(FitCallback):
             f"{run['batch']}, {run['step']} steps in all.",
             flush=True,
         )
+        if run["num_devices"] != processes.num_devices():
+            print(
+                f"It was saved on {run['num_devices']} devices and goes on with "
+                f"{processes.num_devices()}: sums are rounded in another order from here on.",
+                flush=True,
+            )
         return arrays, run
 
     def _check_same_run(self, name, run):
@@ -220,6 +228,7 @@ class ExactResume(FitCallback):
             "random": random.get_states(),
             "start_random": self._start_random,
             "description": self._description,
+            "num_devices": processes.num_devices(),
             "names": run_state.variable_names(model),
         }
         self._writer.start(name, arrays, run)
@@ -276,6 +285,11 @@ def _check_arguments(model, arguments):
     callbacks = arguments["callbacks"]
     if sum(isinstance(callback, ExactResume) for callback in callbacks) > 1:
         raise ValueError("A run has one ExactResume callback. Got several.")
+    if processes.process_index_and_count()[1] != 1:
+        raise ValueError(
+            "ExactResume saves what one process holds, on any number of its devices. Got a run of "
+            f"{processes.process_index_and_count()[1]} processes: train with one."
+        )
     if model.steps_per_execution != 1:
         raise ValueError(
             "ExactResume counts single steps. Compile the model with steps_per_execution=1. "

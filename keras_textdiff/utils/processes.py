@@ -1,4 +1,4 @@
-"""Which of several processes this one is."""
+"""How many processes and devices work together, and which of them this one is."""
 
 import keras
 
@@ -13,3 +13,9 @@ def process_index_and_count():
     import jax
 
     return jax.process_index(), jax.process_count()
+
+
+def num_devices():
+    """Return the number of devices of the current `keras.distribution`, 1 without one."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.devices.size)

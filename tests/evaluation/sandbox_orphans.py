@@ -13,6 +13,8 @@ def call():
     """Run a program that sleeps."""
     from keras_textdiff.evaluation.sandbox.sandbox import Sandbox
 
+    # A shell that started the tests in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sandbox = Sandbox(wall_seconds=1000)
     print("started", flush=True)
     program = "import time\ndef solve():\n    time.sleep(1000)"
