@@ -244,7 +244,8 @@ def _programs(title, train, held_out, template, scale):
         samples = scale.code_samples
         return evaluation.CodeTask(
             examples,
-            evaluation.Sandbox(wall_seconds=2, memory_mb=256),
+            "mbpp",
+            sandbox=evaluation.Sandbox(wall_seconds=2, memory_mb=256),
             prompt=template,
             num_samples=samples,
             k=(1, samples) if samples > 1 else 1,
