@@ -15,6 +15,7 @@ from keras_textdiff.models import (
 from keras_textdiff.objectives import Sundae
 from keras_textdiff.samplers import SundaeSampler
 from tests import tiny
+from tests.presets.presets import quantize
 from tests.tiny import TEXTS, to_numpy
 
 PROMPTS = ["the cat", "a", "one two"]
@@ -249,7 +250,7 @@ def test_int8_stays_close_and_trains_lora():
     rows = model.preprocessor(TEXTS)
     rows = {name: rows[name] for name in model.backbone.input}
     before = to_numpy(model(rows))
-    model.quantize("int8")
+    quantize(model, "int8")
     after = to_numpy(model(rows))
     assert 0 < np.abs(after - before).max() < 0.1 * np.abs(before).max()
     model.enable_lora(2)

@@ -1,5 +1,6 @@
 """What the tests of presets share: loading with this library's classes, and editing files."""
 
+import gc
 import json
 import warnings
 
@@ -32,9 +33,13 @@ def logits(model, seed=0):
 
 def quantize(model, mode):
     """Quantize a model, without Keras' warnings about layers that have no weights."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.quantize(mode)
+    gc.freeze()  # Keras collects garbage at each layer, which takes longest of all
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.quantize(mode)
+    finally:
+        gc.unfreeze()
     return model
 
 
