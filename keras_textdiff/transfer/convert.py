@@ -34,7 +34,8 @@ def convert_backbone(source, *, attention="bidirectional", block_length=None, dt
 
     Raises:
         ValueError: for an unsupported class or configuration, a source with LoRA or
-            quantization, or a weight that is missing, left over or of another shape.
+            quantization, or a weight that is missing, left over, of another shape or not
+            finite.
 
     Example:
     ```python
@@ -79,7 +80,7 @@ def copy_weights(weights, source, backbone):
         backbone: model whose weights must each be a destination exactly once.
 
     Raises:
-        ValueError: naming the weight that is missing, left over or of another shape.
+        ValueError: naming the weight that is missing, left over, of another shape or not finite.
     """
     _check_accounting(weights, source, backbone)
     destinations = {variable.path: variable for variable in backbone.weights}
@@ -99,6 +100,12 @@ def copy_weights(weights, source, backbone):
                 "trained with."
             )
         destination.assign(value)
+        if not bool(ops.convert_to_numpy(ops.all(ops.isfinite(destination)))):
+            raise ValueError(
+                f"Weight {weight.destination!r} holds NaN or inf in {destination.dtype}, made from "
+                f"{_describe(weight.sources)} of {type(source).__name__}. Its weights are damaged, "
+                "or too large: pass a wider `dtype`."
+            )
 
 
 def _check_source(source):

@@ -6,8 +6,11 @@ import pathlib
 import re
 
 import keras_hub
+from keras_hub.src.utils.preset_utils import get_file
 
 from keras_textdiff.models import CausalLM
+from keras_textdiff.presets.folder import CONFIG_FILE
+from keras_textdiff.presets.weights import LFS_POINTER
 from keras_textdiff.utils.registration import PACKAGE
 
 FORMS = (
@@ -29,21 +32,29 @@ def load_source(handle, dtype=None):
         `keras_textdiff.models.CausalLM` or `keras_hub.models.CausalLM`.
 
     Raises:
-        ValueError: for a handle that names nothing.
+        ValueError: for a handle that names nothing, or a preset that cannot be read.
     """
     handle = _check_handle(handle)
     # Builds nothing from a preset of ours but what its own reader allows.
     loader = CausalLM if _is_own_preset(handle) else keras_hub.models.CausalLM
-    return loader.from_preset(handle, **({} if dtype is None else {"dtype": dtype}))
+    try:
+        return loader.from_preset(handle, **({} if dtype is None else {"dtype": dtype}))
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"Cannot load the preset {handle!r}: {error}") from error
 
 
 def _check_handle(handle):
     """Return the handle as KerasHub takes it; local folders as existing paths."""
     text = os.fspath(handle)
+    if not text:
+        raise ValueError(f"Expected {FORMS}. Got {text!r}.")
     directory = pathlib.Path(text).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"The folder {text!r} is no preset: it has no 'config.json'.")
+        _check_weights_are_there(directory)
         return str(directory)
     scheme = re.match(r"([A-Za-z]\w+):(/*)(.+)", text)
     is_handle = isinstance(handle, str) and scheme is not None
@@ -63,14 +74,36 @@ def _check_handle(handle):
     return text
 
 
+def _check_weights_are_there(directory):
+    """Raise a ValueError where git has left a pointer in the place of weights."""
+    for path in sorted([*directory.glob("*.h5"), *directory.glob("*.safetensors")]):
+        if path.is_file():
+            with open(path, "rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise ValueError(
+                        f"{path}: a git-lfs pointer, not the weights themselves. Run `git lfs "
+                        "pull` in the folder."
+                    )
+
+
 def _is_own_preset(handle):
-    """Return whether a local folder holds a preset of this package."""
-    file = pathlib.Path(handle) / "config.json"
-    if not file.is_file():
+    """Return whether a local folder or a remote preset is one of this package."""
+    file = _config_file(handle)
+    if file is None:
         return False
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"The preset file {str(file)!r} is not JSON: {error}") from error
     name = config.get("registered_name") if isinstance(config, dict) else None
     return isinstance(name, str) and name.startswith(f"{PACKAGE}>")
+
+
+def _config_file(handle):
+    """Return the path of a preset's "config.json", downloaded where it is remote, or None."""
+    if handle in keras_hub.models.CausalLM.presets:
+        return None
+    try:
+        return get_file(handle, CONFIG_FILE)
+    except Exception:  # whatever it is, loading the preset meets it again and says so
+        return None

@@ -114,6 +114,53 @@ def test_local_preset_of_ours(tmp_path):
     check(ar2diff(tmp_path), backbone)
 
 
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A folder that "hf://user/name" stands for, without a network."""
+
+    def hf_hub_download(repo_id, filename):
+        if not (tmp_path / filename).exists():
+            raise huggingface_hub.utils.EntryNotFoundError(filename)
+        return str(tmp_path / filename)
+
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(tmp_path))
+    return tmp_path
+
+
+def test_remote_preset_of_ours_goes_through_the_strict_reader(remote):
+    backbone = convert_backbone(make_source("gpt2"), attention="causal")
+    CausalLM(backbone).save_to_preset(str(remote / "preset"))
+    for path in (remote / "preset").iterdir():
+        path.rename(remote / path.name)
+    check(ar2diff("hf://user/name"), backbone)
+    with open(remote / "config.json", "a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match="sha256"):
+        ar2diff("hf://user/name")
+
+
+def test_remote_preset_of_keras_hub(remote):
+    causal_lm = make_causal_lm()
+    causal_lm.save_to_preset(str(remote))
+    check(ar2diff("hf://user/name"), causal_lm.backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("pointer", "git lfs pull"), ("nothing", "Cannot load the preset .*model.weights")],
+)
+def test_weights_that_are_not_there(tmp_path, name, message):
+    make_causal_lm().save_to_preset(str(tmp_path))
+    (tmp_path / "model.weights.h5").unlink()
+    if name == "pointer":
+        text = "version https://git-lfs.github.com/spec/v1\n"
+        (tmp_path / "model.weights.h5").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ar2diff(tmp_path)
+
+
 def test_causal_logits_come_back_from_the_converted_backbone():
     source = make_source("gpt2")
     causal = convert_backbone(ar2diff(source).backbone, attention="causal")
@@ -129,6 +176,7 @@ def test_causal_logits_come_back_from_the_converted_backbone():
         ("kaggle:/user/model/keras/x", "Did you mean 'kaggle://user/model/keras/x'"),
         ("./no/such/folder", "as a local folder, it is not there"),
         ("~/no_such_folder", "as a local folder, it is not there"),
+        ("", "Got ''"),
         ("no_such_preset", "Unknown preset 'no_such_preset'.*CausalLM.presets"),
         (__file__, "as a local folder, it is a file"),
     ],
@@ -141,9 +189,10 @@ def test_handles_that_name_nothing(handle, message):
 def test_folders_that_are_no_preset(tmp_path):
     with pytest.raises(ValueError, match=r"has no 'config\.json'"):
         ar2diff(tmp_path)
-    (tmp_path / "config.json").write_text("{not json")
-    with pytest.raises(ValueError, match="is not JSON"):
-        ar2diff(tmp_path)
+    for text in ("{not json", '{"a":' + "[" * 200_000):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="is not JSON"):
+            ar2diff(tmp_path)
     with pytest.raises(ValueError, match="it is not there"):
         ar2diff(tmp_path / "missing")
 

@@ -69,6 +69,17 @@ def test_misshapen_weight_is_named():
         convert_backbone(source)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.nan, None), (np.inf, "bfloat16"), (1e6, "float16")]
+)
+def test_weight_that_is_not_finite_is_named(value, dtype):
+    source = make_source("gpt2")
+    source.transformer_layers[1]._feedforward_output_dense.bias.assign(np.full(32, value))
+    message = r"'transformer_layer_1/feed_forward/down/bias' holds NaN or inf in .* a wider `dtype`"
+    with pytest.raises(ValueError, match=message):
+        convert_backbone(source, dtype=dtype)
+
+
 def test_configuration_that_asks_for_more_weights_is_refused():
     source = make_source("smollm3")
     source.attention_bias = True
