@@ -100,7 +100,7 @@ def test_no_time_is_left_for_later_tests(sandbox):
     )
     assert [test.status for test in result.tests] == ["pass", "timeout", "not run"]
     assert result.status == "timeout"
-    assert result.seconds >= 1
+    assert result.seconds >= 0.9  # clocks of CPU time and of the wall differ a little
 
 
 def test_cpu_seconds_of_all_threads_count(sandbox):
