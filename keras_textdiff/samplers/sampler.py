@@ -108,7 +108,8 @@ class Sampler(abc.ABC):
             tokens fed to each row's last step under the logits it returned (the paper's model
             score, nats per token); "num_steps" `(R,)`, denoiser steps each row took part in;
             "failed_step", the first step with NaN or infinite logits, or -1; and with
-            `return_trajectory`, "canvases" `(S + 1, R, L)` and "confidences" `(S, R, L)`.
+            `return_trajectory`, "canvases" `(S + 1, R, L)` and "confidences" `(S, R, L)`, which
+            are 1 on prefix positions and 0 after a row has stopped.
         """
         canvas = ops.cast(inputs["token_ids"], "int32")
         target_mask = ops.cast(inputs["target_mask"], "bool")
@@ -141,6 +142,7 @@ class Sampler(abc.ABC):
             updated = ops.where(writable, candidates, canvas)
             scores = ops.where(active, score, scores)
             num_steps = num_steps + ops.cast(active, "int32")
+            running = active
             if self.stop_when_unchanged:
                 changed = ops.any(ops.not_equal(updated, canvas), axis=-1)
                 active = ops.logical_and(active, changed)
@@ -150,9 +152,9 @@ class Sampler(abc.ABC):
                 later = ops.arange(canvases.shape[0], dtype="int32")[:, None, None] > step
                 canvases = ops.where(later, updated[None], canvases)
                 confidence = ops.where(target_mask, confidence, 1.0)
-                confidences = ops.where(
-                    ops.logical_and(later[1:], writable[None]), confidence[None], confidences
-                )
+                steps = ops.arange(confidences.shape[0], dtype="int32")[:, None, None]
+                now = ops.logical_and(ops.equal(steps, step), running[:, None])  # (S, R, 1)
+                confidences = ops.where(now, confidence[None], confidences)
                 trajectory = (canvases, confidences)
             return step + 1, updated, active, scores, num_steps, failed_step, trajectory
 
