@@ -16,6 +16,16 @@ def check_fit_arguments(y, kwargs):
         raise ValueError("Split the data yourself and pass `validation_data`.")
 
 
+def check_attention(objective, attention, default):
+    """Refuse an objective under which a model sees what it is to predict, or cannot see enough."""
+    modes = objective.attention_modes
+    if modes is not None and attention not in modes:
+        raise ValueError(
+            f"{type(objective).__name__} trains models whose attention is one of {modes}. The "
+            f"backbone's is {attention!r}. Pass another objective, e.g. {default!r}."
+        )
+
+
 def check_optimizer(optimizer, variables):
     """Refuse what Keras would run without changing a weight."""
     beta = getattr(optimizer, "beta_2", None)

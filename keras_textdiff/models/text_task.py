@@ -15,6 +15,7 @@ from keras_textdiff.data.batches import BatchChecker, longest_document, make_bat
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.task_checks import (
+    check_attention,
     check_fit_arguments,
     check_optimizer,
     check_preprocessor,
@@ -65,8 +66,9 @@ class TextTask(KeptState):
                 )
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.AdamW(1e-4)
-        objective = self.default_objective if objective is None else objective
-        self._objective = _Holder(objectives.get(objective))
+        objective = objectives.get(self.default_objective if objective is None else objective)
+        check_attention(objective, self.backbone.attention, self.default_objective)
+        self._objective = _Holder(objective)
         keras.Model.compile(self, optimizer=optimizer, loss=None, **kwargs)
 
     @property

@@ -22,6 +22,7 @@ class NextToken(Objective):
     """
 
     metric_names = ("accuracy", "supervised_tokens")
+    attention_modes = ("causal", "prefix")
 
     def __call__(self, denoiser, batch):
         """Compute the mean cross-entropy over target tokens, in nats."""

@@ -67,11 +67,13 @@ class Denoiser:
 class Objective(abc.ABC):
     """A training loss: corrupts a batch, calls the denoiser and scores it.
 
-    Subclasses set `metric_names` and define `__call__` and `get_config`. Objectives hold
-    options only; weights and random state belong to the model.
+    Subclasses set `metric_names` and, where not any will do, `attention_modes` (under which the
+    model neither sees what it is to predict nor lacks what it needs), and define `__call__` and
+    `get_config`. Objectives hold options only; weights and random state belong to the model.
     """
 
     metric_names = ()
+    attention_modes = None
 
     @abc.abstractmethod
     def __call__(self, denoiser, batch):

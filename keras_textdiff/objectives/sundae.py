@@ -40,6 +40,7 @@ class Sundae(Objective):
     """
 
     metric_names = ("loss_first", "loss_unrolled", "accuracy", "supervised_tokens")
+    attention_modes = ("bidirectional", "prefix", "block")
 
     def __init__(self, num_unroll_steps=1, unroll_temperature=0.0, corruption="uniform"):
         self.num_unroll_steps = check_integer("num_unroll_steps", num_unroll_steps, minimum=0)

@@ -289,6 +289,13 @@ def test_compile_takes_an_objective_instead_of(name):
         tiny.diffusion_lm().compile("adam", **{name: ["mse"]})
 
 
+@pytest.mark.parametrize(("kind", "objective"), [("diffusion", "next_token"), ("causal", "sundae")])
+def test_an_objective_must_fit_the_attention(kind, objective):
+    with pytest.raises(ValueError, match="trains models whose attention is one of"):
+        make(kind, objective=objective)
+    tiny.diffusion_lm(attention="prefix").compile(objective="next_token")
+
+
 def test_attention_must_fit_the_model():
     with pytest.raises(ValueError, match="cannot denoise"):
         DiffusionLM(tiny.backbone(attention="causal"))
