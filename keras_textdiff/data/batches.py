@@ -83,6 +83,37 @@ class BatchChecker:
         self.num_unsupervised_rows += int((~batch["target_mask"].any(axis=1)).sum())
         return batch
 
+    def prompt_rows(self, inputs):
+        """Return the rows of tokenized prompts; what is not prompt is to be written.
+
+        Args:
+            inputs: dict of "token_ids" int `(B, L)` and "padding_mask" bool `(B, L)`, True on the
+                prompt, as KerasHub's models take them; with an encoder `ENCODER_KEYS`, too.
+
+        Returns:
+            Dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(B, L)`, and
+            the encoder's arrays.
+
+        Raises:
+            ValueError: for anything else, ids outside the vocabulary, or a row that is all prompt.
+        """
+        encoder = set(ENCODER_KEYS) if self.has_encoder else set()
+        if not isinstance(inputs, dict) or set(inputs) - encoder != {"token_ids", "padding_mask"}:
+            found = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+            raise ValueError(
+                "Tokenized prompts are a dict of 'token_ids' and 'padding_mask', True on the "
+                f"prompt. Got {found}. Text needs a preprocessor."
+            )
+        inputs = dict(inputs)
+        rows = self({"prompt_mask": inputs.pop("padding_mask"), **inputs})
+        full = ~rows["target_mask"].any(axis=1)
+        if full.any():
+            raise ValueError(
+                f"Row {int(full.argmax())} is all prompt, so nothing is left to write. Make the "
+                "rows longer, with False in 'padding_mask' where text is wanted."
+            )
+        return rows
+
     def _check_ids(self, batch, key):
         token_ids = batch[key]
         if token_ids.ndim != 2 or 0 in token_ids.shape:
@@ -148,14 +179,6 @@ def longest_document(batch):
     if "segment_ids" not in batch:
         return batch["token_ids"].shape[1]
     return max(int(np.unique(row, return_counts=True)[1].max()) for row in batch["segment_ids"])
-
-
-def encoder_tokens(rows):
-    """Return the token ids that the encoder reads, an int array per row; empty without one."""
-    if "encoder_token_ids" not in rows:
-        return [np.zeros(0, int)] * len(rows["token_ids"])
-    pairs = zip(rows["encoder_token_ids"], rows["encoder_padding_mask"], strict=True)
-    return [ids[real] for ids, real in pairs]
 
 
 def to_numpy(value):

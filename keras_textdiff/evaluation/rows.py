@@ -6,9 +6,10 @@ Shapes: N rows, B batch, L length.
 import numpy as np
 
 from keras_textdiff.backbones.text_backbone import TextBackbone
-from keras_textdiff.data.batches import BatchChecker, encoder_tokens
+from keras_textdiff.data.batches import BatchChecker
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
+from keras_textdiff.samplers.sampler import encoder_tokens
 from keras_textdiff.utils import random
 
 

@@ -4,7 +4,7 @@ import keras_hub
 from keras import ops
 
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
-from keras_textdiff.models.prompts import list_prompts, stop_tokens, tokenized_rows
+from keras_textdiff.models.text_preprocessor import list_prompts, stop_tokens
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
@@ -74,7 +74,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         vocabulary_size = self.backbone.vocabulary_size
         stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
         if self.preprocessor is None:
-            rows = tokenized_rows(inputs, self.make_checker())
+            rows = self.make_checker().prompt_rows(inputs)
             inputs = {**{key: rows[key] for key in inputs}, "padding_mask": rows["prompt_mask"]}
         elif isinstance(inputs, dict):
             inputs = list_prompts(inputs)  # KerasHub would take its keys for prompts

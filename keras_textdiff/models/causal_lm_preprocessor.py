@@ -3,8 +3,7 @@
 import numpy as np
 
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.models.prompts import list_prompts
-from keras_textdiff.models.text_preprocessor import TextPreprocessor
+from keras_textdiff.models.text_preprocessor import TextPreprocessor, list_prompts
 from keras_textdiff.utils.registration import register
 
 

@@ -5,23 +5,14 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import samplers
-from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.data.batches import take_examples
 from keras_textdiff.models.diffusion_lm_preprocessor import DiffusionLMPreprocessor
-from keras_textdiff.models.generation import (
-    CompiledFunctions,
-    cut_at_stop_tokens,
-    run_sampler,
-)
-from keras_textdiff.models.prompts import (
-    list_prompts,
-    stop_tokens,
-    tokenized_rows,
-)
+from keras_textdiff.models.text_preprocessor import list_prompts, stop_tokens
 from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.checks import check_integer
+from keras_textdiff.utils.compilation import CompiledFunctions
 
 
 @registration.register
@@ -91,18 +82,6 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         self.sampler = sampler
         self._compiled_functions.clear()
 
-    def hidden_states(self, inputs, training=False, context=None):
-        """Run the backbone, see `TextTask.hidden_states`; shifted where logits are."""
-        hidden_states = super().hidden_states(inputs, training, context)
-        if not self.logit_shift:
-            return hidden_states
-        # Position i reads i - 1, and the first position itself.
-        shifted = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
-        if "segment_ids" not in inputs:
-            return shifted
-        starts = segment_starts(ops.convert_to_tensor(inputs["segment_ids"]))
-        return ops.where(starts[..., None], hidden_states, shifted)
-
     def generate(
         self,
         inputs,
@@ -150,7 +129,7 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         vocabulary_size = self.backbone.vocabulary_size
         stop_token_ids = stop_tokens(stop_token_ids, self.preprocessor, vocabulary_size)
         if isinstance(inputs, dict):
-            rows = tokenized_rows(inputs, self.make_checker())
+            rows = self.make_checker().prompt_rows(inputs)
         else:
             rows = self._prompt_rows(list_prompts(inputs), max_length)
         token_ids, trajectory = self._denoise(rows, seed, batch_size, return_trajectory)
@@ -332,14 +311,13 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         num_rows = len(rows["token_ids"])
         if batch_size is not None:
             check_integer("batch_size", batch_size, minimum=1)
-        return run_sampler(
+        return self.sampler.generate(
             self,
-            self.sampler,
             rows,
             seed=seed,
             batch_size=batch_size or num_rows,
+            compiled=self._compiled_functions,
             return_trajectory=return_trajectory,
-            cache=self._compiled_functions,
         )
 
     def _require_preprocessor(self):
@@ -362,6 +340,24 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         """Return the arguments of `compile` as a serializable dict."""
         config = super().get_compile_config()
         return {**config, "sampler": registration.serialize(self.sampler)}
+
+
+def cut_at_stop_tokens(token_ids, masks, stop_token_ids):
+    """Return the masks without what stands behind a row's first stop token in the canvas.
+
+    Args:
+        token_ids: int array `(B, L)`.
+        masks: dict of bool arrays "target_mask" and "padding_mask", `(B, L)`.
+        stop_token_ids: tuple of ints, or None to keep everything.
+
+    Returns:
+        Bool array `(B, L)`, True on prompt and text, the stop token included.
+    """
+    keep = masks["padding_mask"]
+    if stop_token_ids is None:
+        return keep
+    stops = np.isin(token_ids, stop_token_ids) & masks["target_mask"]
+    return keep & ((np.cumsum(stops, axis=1) - stops) == 0)
 
 
 def _slices(total, size):

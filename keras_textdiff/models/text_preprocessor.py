@@ -1,4 +1,7 @@
-"""What the preprocessors of AR and diffusion models share."""
+"""From text to rows and back: what the preprocessors of AR and diffusion models share.
+
+Shapes: B rows, L length, P length of the encoder's rows.
+"""
 
 import types
 
@@ -8,9 +11,8 @@ import numpy as np
 from keras_textdiff import presets
 from keras_textdiff.data import formats
 from keras_textdiff.data.formats.format import Room
-from keras_textdiff.data.packing import pack_encoder_decoder_rows, pack_rows
 from keras_textdiff.utils import random, registration
-from keras_textdiff.utils.checks import check_integer
+from keras_textdiff.utils.checks import check_integer, check_token_ids
 
 
 class TextPreprocessor(keras_hub.models.Preprocessor):
@@ -138,11 +140,11 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             prefixes: list of B lists of token ids.
             targets: list of B lists of token ids.
             length: int L.
-            fill_token_id: int, see `data.packing.pack_rows`; None means the end token.
+            fill_token_id: int, see `pack_rows`; None means the end token.
             learn_padding: bool, see there.
 
         Returns:
-            Dict of arrays, see `data.packing`.
+            Dict of arrays, see `pack_rows`.
         """
         fill = self.end_token_id if fill_token_id is None else fill_token_id
         if self.prefix_length is None:
@@ -197,7 +199,7 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
 
         Returns:
             Dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", and with
-            `prefix_length` "encoder_token_ids" and "encoder_padding_mask", see `data.packing`.
+            `prefix_length` "encoder_token_ids" and "encoder_padding_mask", see `pack_rows`.
         """
         if y is not None or sample_weight is not None:
             raise ValueError(
@@ -296,6 +298,123 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
             "decoder_start_token_id": self.decoder_start_token_id,
             "format": registration.serialize(self.format),
         }
+
+
+def pack_rows(prefixes, targets, length, fill_token_id, learn_padding):
+    """Put each prefix and its target into one row.
+
+    Args:
+        prefixes: list of B lists of token ids.
+        targets: list of B lists of token ids; cut where a row is full.
+        length: int L.
+        fill_token_id: int, token of the positions behind the target.
+        learn_padding: bool; True makes the fill part of the canvas (a diffusion model learns
+            length by predicting it), False makes it padding.
+
+    Returns:
+        Dict of int32 "token_ids" and bool "padding_mask" (True where real), "prompt_mask" (True
+        on prefix positions) and "target_mask" (True where the loss counts), each `(B, L)`.
+
+    Example:
+    ```python
+    pack_rows([[5, 6]], [[7]], 4, fill_token_id=0, learn_padding=True)["token_ids"]
+    # [[5, 6, 7, 0]]
+    ```
+    """
+    token_ids = np.full((len(prefixes), length), fill_token_id, dtype="int32")
+    columns = np.arange(length)
+    starts, ends = [], []
+    for row, (prefix, target) in enumerate(zip(prefixes, targets, strict=True)):
+        tokens = [*prefix, *target][:length]
+        token_ids[row, : len(tokens)] = tokens
+        starts.append(min(len(prefix), length))
+        ends.append(length if learn_padding else len(tokens))
+    starts, ends = np.array(starts, int)[:, None], np.array(ends, int)[:, None]
+    prompt_mask = columns < starts
+    padding_mask = columns < ends
+    return {
+        "token_ids": token_ids,
+        "padding_mask": np.broadcast_to(padding_mask, token_ids.shape),
+        "prompt_mask": prompt_mask,
+        "target_mask": padding_mask & ~prompt_mask,
+    }
+
+
+def pack_encoder_decoder_rows(
+    prefixes,
+    targets,
+    prefix_length,
+    length,
+    *,
+    start_token_id,
+    end_token_id,
+    fill_token_id,
+    learn_padding,
+):
+    """Put each prefix into a row for an encoder, and its target into one for a decoder.
+
+    The encoder's row is the prefix and an end token; a prefix that does not fit is cut before it.
+    The decoder's row begins with a start token, its prefix: a causal decoder predicts the first
+    token of the target there, and positions of a denoiser are relative to it.
+
+    Args:
+        prefixes: list of B lists of token ids.
+        targets: list of B lists of token ids; cut where a row is full.
+        prefix_length: int P.
+        length: int L, the start token included.
+        start_token_id: int, token of the decoder's first position.
+        end_token_id: int, token behind a prefix; it fills the rest of the encoder's row, too.
+        fill_token_id: int, token of the positions behind the target.
+        learn_padding: bool, see `pack_rows`.
+
+    Returns:
+        Dict of what `pack_rows` returns for the decoder's rows, and int32 "encoder_token_ids" and
+        bool "encoder_padding_mask" (True where real), each `(B, P)`.
+    """
+    prefixes = [[*prefix[: prefix_length - 1], end_token_id] for prefix in prefixes]
+    encoder = pack_rows(prefixes, [[]] * len(prefixes), prefix_length, end_token_id, False)
+    starts = [[start_token_id]] * len(targets)
+    return {
+        "encoder_token_ids": encoder["token_ids"],
+        "encoder_padding_mask": encoder["padding_mask"],
+        **pack_rows(starts, targets, length, fill_token_id, learn_padding),
+    }
+
+
+def list_prompts(prompts):
+    """Return one prompt or several as a list, or raise a ValueError where they are neither."""
+    if isinstance(prompts, (str, bytes)):
+        return [prompts]
+    if not isinstance(prompts, (list, tuple, np.ndarray)):
+        found = sorted(prompts) if isinstance(prompts, dict) else type(prompts).__name__
+        raise ValueError(f"Prompts are a string or a list of strings. Got {found}.")
+    return list(prompts)
+
+
+def stop_tokens(stop_token_ids, preprocessor, vocabulary_size):
+    """Return the ids that end a text as a tuple, or None.
+
+    Args:
+        stop_token_ids: "auto" for the preprocessor's, one or more ids, or None.
+        preprocessor: `TextPreprocessor` or None.
+        vocabulary_size: int V; ids must lie below it.
+    """
+    if stop_token_ids is None:
+        return None
+    if isinstance(stop_token_ids, str) and stop_token_ids == "auto":
+        if preprocessor is None:
+            raise ValueError(
+                "`stop_token_ids='auto'` needs a preprocessor. Pass a tuple of token ids, or None "
+                "to fill the whole row."
+            )
+        return preprocessor.stop_token_ids
+    if not isinstance(stop_token_ids, (list, tuple, np.ndarray)) or not len(stop_token_ids):
+        raise ValueError(
+            "`stop_token_ids` must be 'auto', None, or one or more token ids in a tuple. Got "
+            f"{stop_token_ids!r}."
+        )
+    check_token_ids("stop_token_ids", stop_token_ids, vocabulary_size)
+    return tuple(int(token) for token in stop_token_ids)
 
 
 def _row_texts(row):

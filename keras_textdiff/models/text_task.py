@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_textdiff import objectives, presets
+from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
@@ -21,7 +22,7 @@ from keras_textdiff.models.task_checks import (
     check_preprocessor,
 )
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
-from keras_textdiff.objectives.objective import Denoiser
+from keras_textdiff.objectives.cross_entropy import Denoiser
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.checks import check_integer, check_texts
 
@@ -44,6 +45,7 @@ class TextTask(KeptState):
 
     backbone_cls = TransformerBackbone
     default_objective = None
+    logit_shift = False  # True where the prediction for position i is read at position i - 1
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
         if preprocessor is not None:
@@ -100,7 +102,15 @@ class TextTask(KeptState):
             self._check_length(inputs["token_ids"].shape[1])
         if context is None:
             context = self.backbone.encode(inputs, training=training)
-        return self.backbone.decode(inputs, context, training=training)
+        hidden_states = self.backbone.decode(inputs, context, training=training)
+        if not self.logit_shift:
+            return hidden_states
+        # The first position, of a document as well, reads itself.
+        shifted = ops.concatenate([hidden_states[:, :1], hidden_states[:, :-1]], axis=1)
+        if "segment_ids" not in inputs:
+            return shifted
+        starts = segment_starts(ops.convert_to_tensor(inputs["segment_ids"]))
+        return ops.where(starts[..., None], hidden_states, shifted)
 
     def _check_compiled(self, what):
         if not self.compiled:

@@ -1,11 +1,12 @@
-"""Cross-entropy from hidden states, without the logits of all positions at once.
+"""The model as objectives see it, and cross-entropy without the logits of all positions at once.
 
-Shapes: N positions, D hidden size, V vocabulary, C positions of one chunk.
+Shapes: B batch, L length, N positions, D hidden size, V vocabulary, C positions of one chunk.
 """
 
 import dataclasses
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
@@ -13,6 +14,67 @@ from keras_textdiff.utils.compilation import while_loop
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
 MAXIMUM_CHUNK = 1024  # positions; the last chunk is filled up to the size of the others
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """A model as objectives see it.
+
+    Attributes:
+        hidden_states: callable, `(token_ids (B, L)) -> (B, L, D)`; the batch's masks are bound.
+        embedding: `keras.layers.ReversibleEmbedding` that turns hidden states into logits.
+        seed: `keras.random.SeedGenerator` for all that is drawn.
+        training: bool; gradients are needed where True.
+    """
+
+    hidden_states: Any
+    embedding: Any
+    seed: Any
+    training: bool
+
+    @property
+    def vocabulary_size(self):
+        """Number of token ids V."""
+        return self.embedding.input_dim
+
+    def cross_entropy(self, hidden_states, targets, weights, temperature=0.0):
+        """Score all positions of a batch.
+
+        Args:
+            hidden_states: float tensor `(B, L, D)`.
+            targets: int tensor `(B, L)`.
+            weights: float tensor `(B, L)`, weights in the loss.
+            temperature: float, of the drawn candidates; 0 for the most likely ones.
+
+        Returns:
+            `(loss, per_position, candidates)`: a scalar, and `(B, L)` tensors.
+        """
+        shape = ops.shape(targets)
+        uniforms = None
+        if temperature > 0:
+            uniforms = keras.random.uniform(shape, 1e-7, 1 - 1e-7, seed=self.seed)
+            uniforms = ops.reshape(uniforms, (-1,))
+        result = cross_entropy(
+            self.embedding,
+            ops.reshape(hidden_states, (-1, hidden_states.shape[-1])),
+            ops.reshape(targets, (-1,)),
+            ops.reshape(weights, (-1,)),
+            uniforms=uniforms,
+            temperature=temperature,
+            differentiate=self.training,
+        )
+        per_position = ops.reshape(result.per_position, shape)
+        return result.loss, per_position, ops.reshape(result.candidates, shape)
+
+
+def masked_mean_weights(mask):
+    """Return weights that average over the True positions of `mask`, and their count.
+
+    Without a True position all weights are 0, and so is the loss.
+    """
+    mask = ops.cast(mask, "float32")
+    count = ops.sum(mask)
+    return mask / ops.maximum(count, 1.0), count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from keras import ops
 
 from keras_textdiff.backbones.attention_masks import segment_starts
-from keras_textdiff.objectives.objective import Objective, masked_mean_weights
+from keras_textdiff.objectives.cross_entropy import masked_mean_weights
+from keras_textdiff.objectives.objective import Objective
 from keras_textdiff.utils.registration import register
 
 

@@ -1,17 +1,43 @@
-"""The denoising loop, written once; a sampler is one update rule in it.
+"""From prompts to text: canvases, the denoising loop, reranking. A sampler is an update rule in it.
 
-Shapes: R rows (prompts times canvases), L length, V vocabulary, S denoising steps.
+Shapes: B prompts, R rows (prompts times canvases), L length, P length of an encoder's rows,
+V vocabulary, S denoising steps.
 """
 
 import abc
+import dataclasses
+import json
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
-from keras_textdiff.utils import random
+from keras_textdiff.data.batches import ENCODER_KEYS
+from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
+
+LENGTH_BUCKET = 64  # rows are padded to a multiple, so that a new length seldom recompiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """All canvases of a generation.
+
+    Attributes:
+        canvases: int array `(S + 1, B, L)`; the first one is the initial noise.
+        confidences: float array `(S, B, L)`, each drawn token's probability at temperature 1;
+            1 on positions that are not canvas, 0 after a row has stopped.
+        target_mask: bool array `(B, L)`, True on canvas positions.
+        scores: float array `(B,)`, model scores in nats per token.
+        num_steps: int array `(B,)`, denoiser calls until each row stopped.
+    """
+
+    canvases: np.ndarray
+    confidences: np.ndarray
+    target_mask: np.ndarray
+    scores: np.ndarray
+    num_steps: np.ndarray
 
 
 class Sampler(abc.ABC):
@@ -68,12 +94,115 @@ class Sampler(abc.ABC):
             probability at temperature 1. The loop keeps prefix positions as they were.
         """
 
+    def generate(self, model, rows, *, seed, batch_size, compiled, return_trajectory=False):
+        """Write all canvases of some prompts, and keep each prompt's best.
+
+        Args:
+            model: `DiffusionLM`.
+            rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(B, L)`,
+                and the encoder's arrays `(B, P)`, where there is one.
+            seed: int.
+            batch_size: int, prompts at a time.
+            compiled: `CompiledFunctions`.
+            return_trajectory: bool.
+
+        Returns:
+            `(token_ids (B, L), Trajectory or None)`.
+
+        Raises:
+            ValueError: where the model returned NaN or infinite logits, naming the step.
+        """
+        num_canvases = self.num_canvases
+
+        def function(inputs):
+            # Once per prompt; its canvases, and all steps, share it.
+            context = tree.map_structure(
+                lambda x: ops.repeat(x, num_canvases, axis=0), model.backbone.encode(inputs)
+            )
+
+            def denoiser(canvas):
+                inputs_now = {**inputs, "token_ids": canvas}
+                return model.backbone.logits(model.hidden_states(inputs_now, context=context))
+
+            return self.run(denoiser, inputs, return_trajectory)
+
+        config = json.dumps(registration.serialize(self), sort_keys=True)
+        function = compiled.get((config, return_trajectory), model, function)
+        keys = canvas_keys(rows, num_canvases)
+        num_rows, length = rows["token_ids"].shape
+        parts = []
+        for start in range(0, num_rows, batch_size):
+            part = {}
+            for name, value in rows.items():
+                value = value[start : start + batch_size]
+                repeated = 1 if name in ENCODER_KEYS else num_canvases
+                part[name] = np.repeat(value, repeated, axis=0)
+            part_keys = keys[start * num_canvases : (start + batch_size) * num_canvases]
+            outputs = function(self.make_canvases(part, part_keys, model.backbone, seed))
+            failed_step = int(outputs.pop("failed_step"))
+            if failed_step >= 0:
+                raise ValueError(
+                    f"The denoiser returned NaN or infinite logits at denoising step {failed_step} "
+                    "(0 first). Check the weights, or use float32 or bfloat16 instead of float16."
+                )
+            scores = outputs["scores"].reshape(-1, num_canvases)
+            best = np.arange(len(scores)) * num_canvases + scores.argmax(axis=1)
+            parts.append(
+                {name: np.take(x, best, axis=_row_axis(name)) for name, x in outputs.items()}
+            )
+        outputs = {
+            name: np.concatenate([part[name] for part in parts], axis=_row_axis(name))
+            for name in parts[0]
+        }
+        trajectory = None
+        if return_trajectory:
+            trajectory = Trajectory(
+                canvases=outputs["canvases"][..., :length],
+                confidences=outputs["confidences"][..., :length],
+                target_mask=rows["target_mask"],
+                scores=outputs["scores"],
+                num_steps=outputs["num_steps"],
+            )
+        return outputs["token_ids"][:, :length], trajectory
+
+    def make_canvases(self, rows, keys, backbone, seed):
+        """Fill target positions with noise, and draw the noise of the loop.
+
+        Args:
+            rows: dict of "token_ids", "padding_mask", "prompt_mask" and "target_mask", `(R, L)`,
+                and the encoder's arrays `(B, P)`, where there is one.
+            keys: list of R keys, see `canvas_keys`.
+            backbone: `TransformerBackbone` or `EncoderDecoderBackbone`.
+            seed: int.
+
+        Returns:
+            Dict of arrays for `run`, L and P padded to a multiple of `LENGTH_BUCKET` (L to the
+            backbone's learned positions, where these are fewer).
+        """
+        length = rows["token_ids"].shape[1]
+        noise_ids = np.stack(
+            [
+                random.generator("canvas", seed, *key).integers(0, backbone.vocabulary_size, length)
+                for key in keys
+            ]
+        )
+        canvas = np.where(rows["target_mask"], noise_ids, rows["token_ids"]).astype("int32")
+        noise = self.draw_noise(seed, keys, length)
+        inputs = {**rows, "token_ids": canvas, **noise}
+        for name, value in inputs.items():
+            padded_length = value.shape[-1] + -value.shape[-1] % LENGTH_BUCKET
+            if backbone.num_learned_positions is not None:
+                padded_length = min(padded_length, backbone.num_learned_positions)
+            widths = [(0, 0)] * (value.ndim - 1) + [(0, padded_length - value.shape[-1])]
+            inputs[name] = np.pad(value, widths, constant_values=0.5 if name in noise else 0)
+        return inputs
+
     def draw_noise(self, seed, keys, length):
         """Draw all noise of a run on the host.
 
         Args:
             seed: int.
-            keys: list of R row keys, see `utils.random.row_keys`.
+            keys: list of R keys, see `canvas_keys`.
             length: int L.
 
         Returns:
@@ -184,6 +313,43 @@ class Sampler(abc.ABC):
             "num_canvases": self.num_canvases,
             "stop_when_unchanged": self.stop_when_unchanged,
         }
+
+
+def canvas_keys(rows, num_canvases):
+    """Return one key per canvas, made of a row's clean tokens and where they stand.
+
+    Args:
+        rows: dict of "token_ids", "padding_mask" and "target_mask", `(B, L)`, and the encoder's
+            arrays `(B, P)`, where there is one.
+        num_canvases: int N.
+
+    Returns:
+        List of `B * N` keys, a row's canvases side by side.
+    """
+    contents = []
+    for prefix, ids, target, real in zip(
+        encoder_tokens(rows),
+        rows["token_ids"],
+        rows["target_mask"],
+        rows["padding_mask"],
+        strict=True,
+    ):
+        clean = real & ~target
+        parts = [prefix, ids[clean], np.flatnonzero(clean), [target.sum()]]
+        contents.append(np.concatenate(parts))
+    return [(*key, n) for key in random.row_keys(contents) for n in range(num_canvases)]
+
+
+def encoder_tokens(rows):
+    """Return the token ids that the encoder reads, an int array per row; empty without one."""
+    if "encoder_token_ids" not in rows:
+        return [np.zeros(0, int)] * len(rows["token_ids"])
+    pairs = zip(rows["encoder_token_ids"], rows["encoder_padding_mask"], strict=True)
+    return [ids[real] for ids, real in pairs]
+
+
+def _row_axis(name):
+    return 1 if name in ("canvases", "confidences") else 0
 
 
 def draw_tokens(logits, uniforms, temperature):

@@ -75,3 +75,20 @@ def _compile_jax(model, function):
         return stateless([variable.value for variable in variables], inputs)
 
     return run
+
+
+class CompiledFunctions:
+    """Compiled functions by key; kept out of Keras' attribute tracking by being no container."""
+
+    def __init__(self):
+        self._functions = {}
+
+    def get(self, key, model, function):
+        """Return the compiled `function`, compiling it at the first call with `key`."""
+        if key not in self._functions:
+            self._functions[key] = compile_function(model, function)
+        return self._functions[key]
+
+    def clear(self):
+        """Forget all functions, where weights or options have changed shape."""
+        self._functions.clear()

@@ -9,7 +9,7 @@ from keras_textdiff.data import ResumableDataset, mixture, pipeline
 from keras_textdiff.data.packing import pack_segments
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import NextToken, Objective
-from keras_textdiff.objectives.objective import masked_mean_weights
+from keras_textdiff.objectives.cross_entropy import masked_mean_weights
 from tests import tiny
 from tests.tiny import to_numpy
 

@@ -1,4 +1,4 @@
-"""Formats in the preprocessors of both models, kept in configs and presets."""
+"""Rows of tokens, and formats in the preprocessors of both models, kept in configs and presets."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 
 from keras_textdiff.data import UL2, PrefixLM, SpanCorruption, WholeDocument
 from keras_textdiff.models import CausalLMPreprocessor, DiffusionLM, DiffusionLMPreprocessor
+from keras_textdiff.models.text_preprocessor import pack_rows
 from tests import tiny
 from tests.presets.presets import load
 
@@ -15,6 +16,21 @@ pytestmark = pytest.mark.backend_free
 TEXTS = ["the cat in the hat and the dog on a log", "one two three"]
 SPANS = SpanCorruption(0.3, 2.0, range(49, 39, -1))
 MODES = UL2((1, 2, 3), (39, 38, 37), range(49, 39, -1))
+
+
+def test_rows_with_learned_padding():
+    rows = pack_rows([[5, 6], []], [[7, 0], [8, 9, 1, 2, 3]], 5, 0, learn_padding=True)
+    np.testing.assert_array_equal(rows["token_ids"], [[5, 6, 7, 0, 0], [8, 9, 1, 2, 3]])
+    assert rows["padding_mask"].all()
+    np.testing.assert_array_equal(rows["prompt_mask"].sum(axis=1), [2, 0])
+    np.testing.assert_array_equal(rows["target_mask"], ~rows["prompt_mask"])
+
+
+def test_rows_with_masked_padding():
+    rows = pack_rows([[5, 6], [1] * 9], [[7, 0], [8]], 5, 0, learn_padding=False)
+    np.testing.assert_array_equal(rows["padding_mask"].sum(axis=1), [4, 5])
+    np.testing.assert_array_equal(rows["target_mask"].sum(axis=1), [2, 0])
+    assert not (rows["target_mask"] & rows["prompt_mask"]).any()
 
 
 def test_each_model_has_its_default():

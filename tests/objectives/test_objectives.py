@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_textdiff.corruption import UniformCorruption
 from keras_textdiff.objectives import NextToken, Sundae
-from keras_textdiff.objectives.objective import Denoiser
+from keras_textdiff.objectives.cross_entropy import Denoiser
 from tests import tiny
 from tests.tiny import to_numpy
 

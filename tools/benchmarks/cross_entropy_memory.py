@@ -66,7 +66,7 @@ def measure(kind, vocabulary_size):
     import keras
     import numpy as np
 
-    from keras_textdiff.objectives.objective import Denoiser
+    from keras_textdiff.objectives.cross_entropy import Denoiser
 
     keras.utils.set_random_seed(0)
     if kind == "plain":

@@ -39,7 +39,12 @@ class Format(abc.ABC):
 
     Subclasses define `__call__` and `get_config`. Formats hold options only; what they draw comes
     from the generator they are called with.
+
+    Attributes:
+        special_token_ids: tuple of ints, the ids that stand for no text.
     """
+
+    special_token_ids = ()
 
     @abc.abstractmethod
     def __call__(self, tokens, room, generator, end_token_id):
@@ -63,8 +68,3 @@ class Format(abc.ABC):
     def bind(self, tokenizer):
         """Return this format with the special tokens that it needs from a tokenizer."""
         return self
-
-    @property
-    def special_token_ids(self):
-        """The ids that stand for no text, a tuple of ints."""
-        return ()
