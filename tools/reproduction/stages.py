@@ -10,10 +10,11 @@ import keras
 import numpy as np
 
 from keras_textdiff.data import ResumableDataset, pipeline
-from keras_textdiff.evaluation import evaluate
+from keras_textdiff.evaluation import denoiser_cross_entropy, evaluate, log_likelihood
 from reproduction import corpora, models, plan, tasks, timing, tokens
 
 WARM_UP = 3  # segments in which the learning rate rises
+NOISE_LEVELS = (0.3, 0.6, 0.9)  # shares of corrupted tokens in the denoiser's cross-entropy
 
 
 class OutOfTime(Exception):
@@ -218,6 +219,7 @@ class Laboratory:
             seed=finetuned.seed,
             progress=lambda what, done, total: self.progress(stage.name, done, total, what),
         )
+        metrics = {**report.metrics, **self._likelihoods(model, finetuned, task)}
         write_json(self._folder(stage) / "outputs.json", report.outputs)
         self.progress(stage.name, 1, 1, f"{task.metric} {report.metrics[task.metric]:.2f}")
         logs = [
@@ -227,7 +229,7 @@ class Laboratory:
         return {
             "task": task.title,
             "metric": task.metric,
-            "metrics": report.metrics,
+            "metrics": metrics,
             "details": report.details,
             "training": [
                 {
@@ -239,6 +241,22 @@ class Laboratory:
                 for part, log in zip(finetuned.ancestors(), logs, strict=True)
             ],
         }
+
+    def _likelihoods(self, model, finetuned, task):
+        """Return how well a model knows the held-out answers, in nats per token.
+
+        It tells models apart long before they write well. AR and diffusion are not comparable:
+        a denoiser sees some of the answer.
+        """
+        rows = {
+            key: [example[key] for example in task.examples] for key in ("prompts", "responses")
+        }
+        if finetuned.mode == "ar":
+            return {"nats_per_token": log_likelihood(model, rows)["nats_per_token"]}
+        found = denoiser_cross_entropy(
+            model, rows, NOISE_LEVELS, positions="corrupted", seed=finetuned.seed
+        )
+        return {f"cross_entropy_{level}": nats for level, nats in found.items()}
 
     def _time(self, stage):
         self.progress(stage.name, 0, 1, "timing")

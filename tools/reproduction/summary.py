@@ -6,6 +6,7 @@ import statistics
 from reproduction import paper, plan
 
 DECIMALS = {"translation": 2, "qa": 1, "code": 1}
+CROSS_ENTROPY = "cross_entropy_0.6"  # of the noise levels, the one that has a table
 
 
 def summarize(laboratory, cells):
@@ -142,6 +143,7 @@ def markdown(summary, scale):
             ]
             lines.append(f"| {row['label']} | {' | '.join(texts)} |")
         lines.append("")
+        lines += _cross_entropies(summary, rows) if table < 3 else []
         lines += _further_metrics(summary, rows)
     lines += _figure_3(summary)
     return "\n".join(lines)
@@ -162,16 +164,40 @@ def _metric(summary, rows, task):
     return "not run" if entry is None else entry["metric"]
 
 
+def _cross_entropies(summary, rows):
+    """Return a table of how well one denoiser call repairs the held-out answers."""
+    lines = []
+    for row in rows:
+        found = [summary["cells"].get(cell, {"metrics": {}}) for cell in row["cells"].values()]
+        found = [entry["metrics"].get(CROSS_ENTROPY) for entry in found]
+        if any(found):
+            lines.append(f"| {row['label']} | {' | '.join(show(n, 3) for n in found)} |")
+    if not lines:
+        return []
+    level = float(CROSS_ENTROPY.rpartition("_")[2])
+    names = list(rows[0]["cells"])
+    return [
+        f"Cross-entropy of one denoiser call on held-out answers, {level:.0%} of their tokens "
+        "replaced, in nats per replaced token (lower is better):",
+        "",
+        f"| | {' | '.join(names)} |",
+        "|---|" + "---:|" * len(names),
+        *lines,
+        "",
+    ]
+
+
 def _further_metrics(summary, rows):
     """Return the metrics that the paper's table does not have, as a line per row."""
     lines = []
     for row in rows:
         parts = []
-        for cell in row["cells"].values():
+        for task, cell in row["cells"].items():
             entry = summary["cells"].get(cell, {"metrics": {}, "metric": None})
             for name, numbers in entry["metrics"].items():
-                if name != entry["metric"]:
-                    parts.append(f"{name} {show(numbers)}")
+                if name not in (entry["metric"], CROSS_ENTROPY):
+                    decimals = 3 if name.startswith(("cross_entropy", "nats")) else 1
+                    parts.append(f"{task} {name} {show(numbers, decimals)}")
         if parts:
             lines.append(f"- {row['label']}: {', '.join(parts)}")
     return [*(["Further metrics:", "", *lines, ""] if lines else [])]
