@@ -17,7 +17,8 @@ QA_PROMPT = "{context}\nquestion: {question}\nanswer:"
 CODE_PROMPT = "{text}\n"
 TRANSLATION_CORPORA = ("tatoeba", "multi30k")
 CODE_CORPORA = ("programs", "mbpp")
-MOST_WORDS = 10  # of a sentence to translate
+MOST_WORDS = 6  # of a sentence to translate
+CONTEXT_WORDS = 6  # before and behind an answer
 MOST_PROGRAMS = 12_000  # to make for training
 
 
@@ -164,16 +165,19 @@ def _squad(scale, data):
     rows, examples = [], []
     for example in training:
         answer = example["answers"][0]
-        context = sentence_with(answer, example["context"])
+        context = words_around(answer, example["context"])
         if context is not None:
             prompt = QA_PROMPT.format(context=context, question=example["question"].strip())
             rows.append({"prompts": prompt, "responses": " " + answer})
     for example in read(folder / "squad_v1.1_dev_visible.json.xz"):
-        context = sentence_with(example["answers"][0], example["context"])
+        context = words_around(example["answers"][0], example["context"])
         if context is not None:
             question = example["question"].strip()
             examples.append({**example, "context": context, "question": question})
-    title = "SQuAD and SQuADShifts, contexts cut to the sentence that holds the answer"
+    title = (
+        f"SQuAD and SQuADShifts, contexts cut to the answer and at most {CONTEXT_WORDS} words on "
+        "either side"
+    )
     return _question_answering(title, rows, examples)
 
 
@@ -209,12 +213,14 @@ def _question_answering(title, rows, examples):
     return Task(title, _shuffled(rows), _shuffled(examples), make, "f1")
 
 
-def sentence_with(answer, context):
-    """Return the sentence of `context` that holds `answer` first, or None where none does."""
-    for sentence in re.split(r"(?<=[.!?])\s+", context):
-        if answer in sentence:
-            return sentence.strip()
-    return None
+def words_around(answer, context):
+    """Return the words of `context` around `answer`, or None where the answer is not there."""
+    before, found, behind = context.partition(answer)
+    if not found:
+        return None
+    left = " ".join(before.split()[-CONTEXT_WORDS:]) + " " * before[-1:].isspace()
+    right = " " * behind[:1].isspace() + " ".join(behind.split()[:CONTEXT_WORDS])
+    return f"{left}{answer}{right}".strip()
 
 
 # === Code ===
