@@ -75,10 +75,11 @@ SURFACE = {
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
-    "keras_textdiff.training": ["ExactResume"],
+    "keras_textdiff.training": ["ExactResume", "GuardedOptimizer"],
 }
 ARGUMENTS = {
     "training.ExactResume": "directory save_every_steps max_to_keep",
+    "training.GuardedOptimizer": ("optimizer spike_factor warm_up_steps momentum name kwargs"),
     "backbones.encoder_decoder_config": "size vocabulary_size",
     "backbones.transformer_config": "size vocabulary_size",
     "models.CausalLMPreprocessor": (

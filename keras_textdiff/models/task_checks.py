@@ -28,6 +28,7 @@ def check_attention(objective, attention, default):
 
 def check_optimizer(optimizer, variables):
     """Refuse what Keras would run without changing a weight."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     beta = getattr(optimizer, "beta_2", None)
     for variable in variables:
         dtype = keras.backend.standardize_dtype(variable.dtype)

@@ -1,5 +1,6 @@
-"""Training: callbacks for runs that matter."""
+"""Training: callbacks and an optimizer for runs that matter."""
 
 from keras_textdiff.training.exact_resume import ExactResume
+from keras_textdiff.training.guarded_optimizer import GuardedOptimizer
 
-__all__ = ["ExactResume"]
+__all__ = ["ExactResume", "GuardedOptimizer"]
