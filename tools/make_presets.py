@@ -10,7 +10,8 @@ bfloat16 with a model card. The number of steps is fixed at the first start (by 
 way, goes on when the same command is given again. KERAS_BACKEND names the backend.
 
 Compute is counted in passes, one forward and backward pass over a batch: AR takes --passes of
-them, AR2Diff goes on from it with as many, and diffusion from scratch has as many as both.
+them, AR2Diff goes on from it with three times as many, and diffusion from scratch has as many as
+both together.
 """
 
 import logging

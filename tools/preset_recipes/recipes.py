@@ -25,6 +25,7 @@ class Recipe:
         learning_rate: float, highest rate, after `warmup_steps`; a cosine takes it to 0.
         conversion_learning_rate: float, the same for AR2Diff's training on.
         warmup_steps: int.
+        diffusion_format: str, how diffusion's rows are made of a text, see `keras_textdiff.data`.
         weight_decay: float.
         segment_steps: int, steps from one line of the log, and checkpoint, to the next.
         held_out: int, rows that scores are measured on, at most.
@@ -46,6 +47,7 @@ class Recipe:
     learning_rate: float = 3e-3
     conversion_learning_rate: float = 3e-3
     warmup_steps: int = 100
+    diffusion_format: str = "prefix_lm"
     weight_decay: float = 0.05
     segment_steps: int = 100
     held_out: int = 512
@@ -83,7 +85,7 @@ RECIPES = {
         "english",
         sequence_length=32,
         batch_size=32,
-        prompts=("She ", "The old man ", "It was ", "I am "),
+        prompts=("She", "The old man", "It was", "I am"),
         gaps=((("He looked at ", " and smiled."), (4,)), (("It was a ", " night."), (3,))),
     ),
 }
@@ -94,8 +96,8 @@ class Plan:
     """How long each stage trains, the same however often a run is stopped.
 
     A SUNDAE step with its unroll takes two passes, one forward and backward each; an AR step
-    takes one. AR2Diff goes on from the whole AR training with as many passes again, and diffusion
-    from scratch has as many as both together.
+    takes one. AR2Diff goes on from the whole AR training with three times its passes, and
+    diffusion from scratch has as many as both together.
 
     Attributes:
         passes: int, passes of the AR training; even.
@@ -110,7 +112,11 @@ class Plan:
     @property
     def steps(self):
         """Steps of each stage, in the order in which they run."""
-        return {"ar": self.passes, "ar2diff": self.passes // 2, "diffusion": self.passes}
+        return {
+            "ar": self.passes,
+            "ar2diff": CONVERSION * self.passes // 2,
+            "diffusion": (1 + CONVERSION) * self.passes // 2,
+        }
 
     @property
     def total_passes(self):
@@ -118,6 +124,7 @@ class Plan:
         return sum(self.steps[stage] * PASSES_PER_STEP[stage] for stage in self.steps)
 
 
+CONVERSION = 3  # passes of AR2Diff's training on for one of the AR training
 PASSES_PER_STEP = {"ar": 1, "ar2diff": 2, "diffusion": 2}
 FLOPS = 45e9  # operations a second on one core, for estimates
 

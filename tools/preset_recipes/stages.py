@@ -110,18 +110,28 @@ class Workshop:
     def _make_model(self, stage):
         if stage == "ar2diff":
             causal_lm = CausalLM.from_preset(self.preset("ar"), dtype="float32")
-            return ar2diff(causal_lm)
-        causal = stage == "ar"
+            model = ar2diff(causal_lm)
+            model.preprocessor = self._preprocessor(stage)
+            return model
         backbone = TransformerBackbone(
             vocabulary_size=self.tokenizer.vocabulary_size(),
-            attention="causal" if causal else "bidirectional",
+            attention="causal" if stage == "ar" else "bidirectional",
             dtype="float32",
             **self.recipe.backbone_config,
         )
-        preprocessor = (CausalLMPreprocessor if causal else DiffusionLMPreprocessor)(
-            self.tokenizer, sequence_length=self.recipe.sequence_length, add_start_token=False
+        cls = CausalLM if stage == "ar" else DiffusionLM
+        return cls(backbone, self._preprocessor(stage))
+
+    def _preprocessor(self, stage):
+        cls, format = CausalLMPreprocessor, "whole_document"
+        if stage != "ar":
+            cls, format = DiffusionLMPreprocessor, self.recipe.diffusion_format
+        return cls(
+            self.tokenizer,
+            sequence_length=self.recipe.sequence_length,
+            add_start_token=False,
+            format=format,
         )
-        return (CausalLM if causal else DiffusionLM)(backbone, preprocessor)
 
     def _load_tokenizer(self):
         path = self.folder / "tokenizer.json"
