@@ -53,12 +53,14 @@ def _check_handle(handle):
     text = os.fspath(handle)
     if not text:
         raise ValueError(f"Expected {FORMS}. Got {text!r}.")
+    if isinstance(handle, str) and text in keras_hub.models.CausalLM.presets:
+        return text
     directory = pathlib.Path(text).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"The folder {text!r} is no preset: it has no 'config.json'.")
         _check_weights_are_there(directory)
-        return str(directory)
+        return str(directory.absolute())  # no loader takes it for a name
     scheme = re.match(r"([A-Za-z]\w+):(/*)(.+)", text)
     is_handle = isinstance(handle, str) and scheme is not None
     if is_handle and scheme[2] == "//":
@@ -69,13 +71,11 @@ def _check_handle(handle):
     if looks_local or directory.exists():
         what = "a file" if directory.exists() else "not there"
         raise ValueError(f"Expected {FORMS}. Got {text!r}: as a local folder, it is {what}.")
-    if text not in keras_hub.models.CausalLM.presets:
-        raise ValueError(
-            f"Unknown preset {text!r}. Expected {FORMS}. Shipped presets: "
-            f"{list(shipped_presets('CausalLM')) or 'none in this version'}; "
-            "`keras_hub.models.CausalLM.presets` lists KerasHub's names."
-        )
-    return text
+    raise ValueError(
+        f"Unknown preset {text!r}. Expected {FORMS}. Shipped presets: "
+        f"{list(shipped_presets('CausalLM')) or 'none in this version'}; "
+        "`keras_hub.models.CausalLM.presets` lists KerasHub's names."
+    )
 
 
 def _check_weights_are_there(directory):
