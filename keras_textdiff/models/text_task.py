@@ -372,15 +372,24 @@ class TextTask(KeptState):
 
     # === Presets ===
 
+    @registration.classproperty
+    def presets(cls):
+        """Presets of this class that ship with the package, from name to metadata.
+
+        A dict from name to "description", "params" (how many parameters) and "path".
+        """
+        return presets.shipped_presets(cls.__name__)
+
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """Load a model from a preset folder that `save_to_preset` wrote.
+        """Load a model from a preset that ships, or that `save_to_preset` wrote.
 
         Everything is checked before anything is built: classes, types and sizes of all
         arguments, checksums, and that the weights are finite.
 
         Args:
-            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
+            preset: one of the names in `presets`, a local folder (str or path),
+                "hf://user/name" or "kaggle://...".
             load_weights: bool, whether to load the weights; otherwise they are random.
             **kwargs: "dtype", "maximum_gigabytes" (memory that the weights may take), and
                 arguments of the constructor in place of the saved ones.

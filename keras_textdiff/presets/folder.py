@@ -11,6 +11,7 @@ import stat
 from keras_textdiff.presets.locate import locate
 
 CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
 TASK_FILE = "task.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -4,10 +4,10 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from keras_textdiff.presets.registry import SHIPPED_PRESETS
+from keras_textdiff.presets.registry import shipped_presets
 
 FORMS = (
-    "a local folder, 'hf://user/name', or "
+    "the name of a shipped preset, a local folder, 'hf://user/name', or "
     "'kaggle://user/model/keras/variation' (optionally followed by '/version')"
 )
 DOWNLOADED_FILES = ("*.json", "*.weights.h5", "assets/*")
@@ -41,8 +41,8 @@ def locate(handle):
     if not isinstance(handle, (str, pathlib.Path)) or not str(handle):
         raise ValueError(f"A preset is named by a string or a path. Got {handle!r}. Pass {FORMS}.")
     text = str(handle)
-    if isinstance(handle, str) and handle in SHIPPED_PRESETS:
-        directory = pathlib.Path(__file__).parent / SHIPPED_PRESETS[handle]["path"]
+    if isinstance(handle, str) and handle in (shipped := shipped_presets()):
+        directory = pathlib.Path(shipped[handle]["path"])  # before a folder here, as in KerasHub
         return Location(directory, directory.resolve())
     scheme = re.match(r"(?P<name>[A-Za-z]{2,}):(?P<slashes>/*)(?P<rest>.*)", text)
     if scheme and not pathlib.Path(text).is_dir():
@@ -58,7 +58,7 @@ def locate(handle):
             f"There is no folder {directory}, but a save to it was interrupted and the preset "
             f"from before is whole. Rename {interrupted} to {directory}."
         )
-    shipped = sorted(SHIPPED_PRESETS) or "none in this version"
+    shipped = list(shipped_presets()) or "none in this version"
     raise ValueError(
         f"Unknown preset {text!r}: not a folder here and not a shipped preset. Shipped presets: "
         f"{shipped}. Otherwise pass {FORMS}. A preset of KerasHub goes through "

@@ -9,12 +9,14 @@ import keras_hub
 from keras_hub.src.utils.preset_utils import get_file
 
 from keras_textdiff.models import CausalLM
+from keras_textdiff.presets import shipped_presets
 from keras_textdiff.presets.folder import CONFIG_FILE
 from keras_textdiff.presets.weights import LFS_POINTER
 from keras_textdiff.utils.registration import PACKAGE
 
 FORMS = (
-    "a KerasHub preset name ('gpt2_base_en'), 'hf://user/name', "
+    "a name in `keras_textdiff.models.CausalLM.presets`, a KerasHub preset name "
+    "('gpt2_base_en'), 'hf://user/name', "
     "'kaggle://user/model/keras/variation', or a local folder"
 )
 
@@ -23,9 +25,9 @@ def load_source(handle, dtype=None):
     """Load the causal language model that a preset handle names.
 
     Args:
-        handle: str or `pathlib.Path`: a KerasHub preset name, "hf://user/name",
-            "kaggle://user/model/keras/variation", or a local folder with a preset of this
-            package, of KerasHub, or of Hugging Face Transformers.
+        handle: str or `pathlib.Path`: the name of a shipped preset, a KerasHub preset name,
+            "hf://user/name", "kaggle://user/model/keras/variation", or a local folder with a
+            preset of this package, of KerasHub, or of Hugging Face Transformers.
         dtype: dtype or policy to load with; None means Keras' default.
 
     Returns:
@@ -34,9 +36,10 @@ def load_source(handle, dtype=None):
     Raises:
         ValueError: for a handle that names nothing, or a preset that cannot be read.
     """
-    handle = _check_handle(handle)
+    is_shipped = isinstance(handle, str) and handle in shipped_presets()
+    handle = handle if is_shipped else _check_handle(handle)
     # Builds nothing from a preset of ours but what its own reader allows.
-    loader = CausalLM if _is_own_preset(handle) else keras_hub.models.CausalLM
+    loader = CausalLM if is_shipped or _is_own_preset(handle) else keras_hub.models.CausalLM
     try:
         return loader.from_preset(handle, **({} if dtype is None else {"dtype": dtype}))
     except ValueError:
@@ -50,12 +53,14 @@ def _check_handle(handle):
     text = os.fspath(handle)
     if not text:
         raise ValueError(f"Expected {FORMS}. Got {text!r}.")
+    if isinstance(handle, str) and text in keras_hub.models.CausalLM.presets:
+        return text
     directory = pathlib.Path(text).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"The folder {text!r} is no preset: it has no 'config.json'.")
         _check_weights_are_there(directory)
-        return str(directory)
+        return str(directory.absolute())  # no loader takes it for a name
     scheme = re.match(r"([A-Za-z]\w+):(/*)(.+)", text)
     is_handle = isinstance(handle, str) and scheme is not None
     if is_handle and scheme[2] == "//":
@@ -66,12 +71,11 @@ def _check_handle(handle):
     if looks_local or directory.exists():
         what = "a file" if directory.exists() else "not there"
         raise ValueError(f"Expected {FORMS}. Got {text!r}: as a local folder, it is {what}.")
-    if text not in keras_hub.models.CausalLM.presets:
-        raise ValueError(
-            f"Unknown preset {text!r}. Expected {FORMS}; "
-            "`keras_hub.models.CausalLM.presets` lists the names."
-        )
-    return text
+    raise ValueError(
+        f"Unknown preset {text!r}. Expected {FORMS}. Shipped presets: "
+        f"{list(shipped_presets('CausalLM')) or 'none in this version'}; "
+        "`keras_hub.models.CausalLM.presets` lists KerasHub's names."
+    )
 
 
 def _check_weights_are_there(directory):

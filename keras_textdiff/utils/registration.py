@@ -64,3 +64,11 @@ def serialize(instance):
     config = {"class_name": cls.__name__, "config": instance.get_config()}
     name = keras.saving.get_registered_name(cls)
     return config if name.startswith(f"{PACKAGE}>") else {**config, "registered_name": name}
+
+
+class classproperty(property):
+    """A property of a class rather than of its objects."""
+
+    def __get__(self, _, cls):
+        """Call the getter with the class."""
+        return self.fget(cls)

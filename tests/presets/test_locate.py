@@ -6,7 +6,6 @@ import types
 import pytest
 
 from keras_textdiff.presets import locate_preset
-from keras_textdiff.presets.registry import SHIPPED_PRESETS
 from tests.presets.presets import load
 
 
@@ -38,13 +37,6 @@ def test_local_folders(tmp_path, monkeypatch):
 def test_16_handles_that_name_nothing(handle, message):
     with pytest.raises(ValueError, match=message):
         locate_preset(handle)
-
-
-def test_shipped_presets(monkeypatch):
-    monkeypatch.setitem(SHIPPED_PRESETS, "tiny", {"path": "shipped/tiny", "description": ""})
-    assert locate_preset("tiny").parts[-3:] == ("presets", "shipped", "tiny")
-    with pytest.raises(ValueError, match=r"Shipped presets: \['tiny'\]"):
-        locate_preset("tony")
 
 
 def hugging_face_cache(saved, tmp_path):
