@@ -13,6 +13,7 @@ from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
+from keras_textdiff.models.changed_weights import ChangedWeights
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.task_checks import (
@@ -24,13 +25,12 @@ from keras_textdiff.models.task_checks import (
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.cross_entropy import Denoiser
 from keras_textdiff.utils import random, registration
-from keras_textdiff.utils.checks import check_integer, check_texts
+from keras_textdiff.utils.checks import check_texts
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
-LORA_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 
 
-class TextTask(KeptState):
+class TextTask(KeptState, ChangedWeights):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -326,49 +326,6 @@ class TextTask(KeptState):
         config["optimizer"] = keras.optimizers.deserialize(config["optimizer"])
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
-
-    def enable_lora(self, rank, target_layer_names=None):
-        """Freeze the model and train low-rank updates of its query and value layers.
-
-        The optimizer starts anew: what it has learned belongs to other weights.
-
-        Args:
-            rank: int, rank of the updates.
-            target_layer_names: list of layer names, or None for query and value.
-
-        Raises:
-            ValueError: for a rank below 1, or a name that no dense or embedding layer has.
-
-        Reference: Hu et al. 2021, arXiv 2106.09685.
-        """
-        check_integer("rank", rank, minimum=1)
-        layers = self.backbone._flatten_layers(include_self=False)
-        allowed = sorted({layer.name for layer in layers if isinstance(layer, LORA_LAYERS)})
-        names = target_layer_names
-        if names is not None and (not names or not set(names) <= set(allowed)):
-            raise ValueError(f"`target_layer_names` must be among {allowed}. Got {names!r}.")
-        self.backbone.enable_lora(rank, target_layer_names=names)
-        self._start_anew()
-
-    def quantize(self, mode, **kwargs):
-        """Quantize the backbone's weights.
-
-        The optimizer starts anew: what it has learned belongs to other weights.
-
-        Args:
-            mode: "int8" for one byte each, or another mode of `keras.Model.quantize`.
-            **kwargs: see `keras.Model.quantize`.
-        """
-        with warnings.catch_warnings():  # layers without weights have nothing to quantize
-            warnings.filterwarnings("ignore", message=r"Layer .* does not have a `quantize`")
-            self.backbone.quantize(mode, **kwargs)
-        self._start_anew()
-
-    def _start_anew(self):
-        """Forget what was compiled for, or learned about, weights that are others now."""
-        self.train_function = self.test_function = self.predict_function = None
-        if self.compiled:
-            self.optimizer = self.optimizer.from_config(self.optimizer.get_config())
 
     # === Presets ===
 
