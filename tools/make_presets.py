@@ -23,6 +23,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # the fastest on CPU at sm
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
+from absl import logging as absl_logging
 from preset_recipes import export, pipeline, recipes, texts
 
 DOMAIN = flags.DEFINE_enum("domain", None, sorted(recipes.RECIPES), "What to train on.")
@@ -37,6 +38,7 @@ flags.mark_flag_as_required("domain")
 def main(_):
     """Read the flags and do what they say."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every step of a save
     recipe = recipes.RECIPES[DOMAIN.value]
     folder = pathlib.Path(OUTPUT.value, recipe.domain)
     try:
