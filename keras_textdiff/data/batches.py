@@ -17,6 +17,7 @@ from keras_textdiff.data.batch_stream import (
     IndexedSource,
     IterableSource,
     Once,
+    error_kept,
 )
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_token_ids
@@ -49,8 +50,9 @@ class BatchChecker:
         """Return the batch as NumPy arrays with all masks.
 
         Raises:
-            ValueError: for missing or unknown keys, shapes that differ, ids outside the
-                vocabulary or anything that is not finite.
+            ValueError: for missing or unknown keys, rows or arrays whose lengths differ, ids
+                outside the vocabulary, anything that is not finite, or a target on padding or
+                in the prompt.
         """
         if isinstance(batch, tuple) and len(batch) == 1:
             batch = batch[0]
@@ -64,7 +66,7 @@ class BatchChecker:
         unknown = sorted(set(batch) - set(self.keys))
         if unknown:
             raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {self.keys}.")
-        batch = {key: to_numpy(value) for key, value in batch.items()}
+        batch = {key: _to_rows(key, value) for key, value in batch.items()}
         self._check_ids(batch, "token_ids")
         token_ids = batch["token_ids"]
         for key in MASKS:
@@ -78,6 +80,7 @@ class BatchChecker:
         if "target_mask" not in batch:
             prompt_mask = batch.get("prompt_mask", np.zeros(token_ids.shape, bool))
             batch["target_mask"] = padding_mask & ~prompt_mask
+        _check_target(batch)
         batch.setdefault("prompt_mask", padding_mask & ~batch["target_mask"])
         self.num_rows += len(token_ids)
         self.num_unsupervised_rows += int((~batch["target_mask"].any(axis=1)).sum())
@@ -129,6 +132,24 @@ def _check_mask(batch, key, ids):
     batch[key] = values.astype(bool)
 
 
+def _check_target(batch):
+    """Refuse a loss on padding, which nothing attends to, or on the prompt, which is given."""
+    padding_mask = batch["padding_mask"]
+    no_prompt = np.zeros_like(padding_mask)
+    for wrong, where, key, expected in (
+        (~padding_mask, "padding", "padding_mask", True),
+        (batch.get("prompt_mask", no_prompt), "part of the prompt", "prompt_mask", False),
+    ):
+        found = np.argwhere(batch["target_mask"] & wrong)
+        if len(found):
+            row, position = found[0].tolist()
+            raise ValueError(
+                f"'target_mask' is True where the loss cannot count: row {row}, position "
+                f"{position} is {where}. Make 'target_mask' False or {key!r} {expected} there (a "
+                "denoiser that is to learn where text ends has end tokens there, not padding)."
+            )
+
+
 def _check_segments(batch):
     values, shape = batch["segment_ids"], batch["token_ids"].shape
     if values.shape != shape:
@@ -165,27 +186,42 @@ def to_numpy(value):
     return np.asarray(value)
 
 
+def _to_rows(key, value):
+    try:
+        return to_numpy(value)
+    except ValueError as error:  # NumPy's word for it is "inhomogeneous"
+        raise ValueError(
+            f"{key!r} has rows of different lengths. Pad them to one length, with False in "
+            "'padding_mask' where a row is filled, or pass texts."
+        ) from error
+
+
 class IndexedBatches(keras.utils.PyDataset):
     """Batches that are read by their index, from any position on.
 
-    Subclasses define `__len__`, `make_batch(index)`, `next_epoch()`, `repeat_epochs(number)` and
-    `describe()`.
+    Subclasses define `num_batches`, `make_batch(index)`, `next_epoch()`, `repeat_epochs(number)`
+    and `describe()`.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.error = None
         self.epoch = 0
         self.seed = None
         self._first_epoch = 0
         self._num_stand_ins = 0
         self._stand_in = None
 
+    def __len__(self):
+        return self.num_batches
+
     def __getitem__(self, index):
-        if index >= self._num_stand_ins:
-            return self.make_batch(index)
-        if self._stand_in is None:
-            self._stand_in = self.make_batch(0)
-        return self._stand_in
+        with error_kept(self):
+            if index >= self._num_stand_ins:
+                return self.make_batch(index)
+            if self._stand_in is None:
+                self._stand_in = self.make_batch(0)
+            return self._stand_in
 
     def on_epoch_end(self):
         """Move to the next epoch."""
@@ -249,7 +285,9 @@ class ExampleBatches(IndexedBatches):
         """Draw the order of the epoch that was moved to."""
         self.next_epoch()
 
-    def __len__(self):
+    @property
+    def num_batches(self):
+        """Batches of an epoch."""
         return math.ceil(self.num_examples / self.batch_size)
 
     def make_batch(self, index):
@@ -275,7 +313,15 @@ class ExampleBatches(IndexedBatches):
 
 
 class PreparedBatches(IndexedBatches):
-    """The batches of another `PyDataset`, prepared one by one."""
+    """The batches of another `PyDataset`, prepared one by one.
+
+    Args:
+        dataset: `keras.utils.PyDataset`; its `num_batches` is None where it never ends.
+        prepare: callable `(examples, epoch) -> batch`, tokenizes and checks.
+
+    Raises:
+        ValueError: for a dataset without a batch, or that does not say how many it has.
+    """
 
     def __init__(self, dataset, prepare):
         super().__init__(
@@ -285,9 +331,20 @@ class PreparedBatches(IndexedBatches):
         )
         self.dataset = dataset
         self.prepare = prepare
+        try:
+            found = self.num_batches
+        except NotImplementedError:
+            raise ValueError(
+                f"{type(dataset).__name__} does not say how many batches it has. Define its "
+                "`__len__`, or a property `num_batches` that is None where it never ends."
+            ) from None
+        if found == 0:
+            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
 
-    def __len__(self):
-        return len(self.dataset)
+    @property
+    def num_batches(self):
+        """Batches of an epoch, or None where the dataset never ends."""
+        return self.dataset.num_batches
 
     def make_batch(self, index):
         """Return one tokenized batch."""
@@ -309,7 +366,7 @@ class PreparedBatches(IndexedBatches):
 
     def describe(self):
         """Return what tells one data set from another."""
-        return {"kind": type(self.dataset).__name__, "number of batches": len(self)}
+        return {"kind": type(self.dataset).__name__, "number of batches": self.num_batches}
 
 
 def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endless=False):
@@ -323,7 +380,8 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endle
         batch_size: int or None (32); for examples in memory only.
         shuffle: bool; for examples in memory only.
         seed: int of the shuffling.
-        num_steps: int or None, batches that a generator must yield; fewer are an error.
+        num_steps: int or None, batches that will be read; a generator that yields fewer is an
+            error, and a dataset that never ends needs it.
         endless: bool, whether data that can be read again starts over where it ends, as an epoch
             of a given number of steps needs.
 
@@ -349,9 +407,14 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endle
             "already. Leave it out, and batch the dataset itself."
         )
     if isinstance(x, keras.utils.PyDataset):
-        if len(x) == 0:
-            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
         batches = PreparedBatches(x, prepare)
+        if batches.num_batches is None and num_steps is None:
+            raise ValueError(
+                f"{type(x).__name__} never ends: its `num_batches` is None. Pass how many batches "
+                "to read: `steps_per_epoch` to `fit`, `validation_steps` for validation, `steps` "
+                "to `evaluate` and `predict`."
+            )
+        endless = endless or batches.num_batches is None
         return BatchStream(IndexedSource(batches), endless) if endless else batches
     if isinstance(x, types.GeneratorType) or hasattr(x, "__next__"):
         source = IterableSource(Once(x, num_steps), prepare)

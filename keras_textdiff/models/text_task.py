@@ -251,8 +251,11 @@ class TextTask(KeptState):
             size = kwargs.pop("validation_batch_size", None)
             if size is None and isinstance(validation_data, (list, tuple, dict, np.ndarray)):
                 size = batch_size
-            validation_data = read_ahead(validation_data, kwargs.get("validation_steps"))
-            validation_data, validation = self._make_batches(validation_data, batch_size=size)
+            num_steps = kwargs.get("validation_steps")
+            validation_data = read_ahead(validation_data, num_steps)
+            validation_data, validation = self._make_batches(
+                validation_data, batch_size=size, num_steps=num_steps
+            )
             checkers.append(validation)
         arguments = {
             "x": batches,
@@ -266,7 +269,7 @@ class TextTask(KeptState):
         with (
             around_fit(self, arguments),
             _no_surprise_at_the_end(steps_per_epoch),
-            self._state_kept(),
+            self._state_kept(batches),
         ):
             history = keras.Model.fit(self, **arguments)
         for checker in checkers:
@@ -284,7 +287,7 @@ class TextTask(KeptState):
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
-            with _no_surprise_at_the_end(steps), self._state_kept():
+            with _no_surprise_at_the_end(steps), self._state_kept(batches):
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         finally:
             self.seed_generator.state.assign(state)
@@ -294,12 +297,12 @@ class TextTask(KeptState):
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        batches = (
+        inputs = (
             ({key: value for key, value in batch.items() if key != "target_mask"},)
             for batch in _unpack_batches(batches)
         )
-        with _no_surprise_at_the_end(steps), self._state_kept():
-            return keras.Model.predict(self, batches, steps=steps, **kwargs)
+        with _no_surprise_at_the_end(steps), self._state_kept(batches):
+            return keras.Model.predict(self, inputs, steps=steps, **kwargs)
 
     # === Configuration ===
 
