@@ -14,6 +14,7 @@ from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
+from keras_textdiff.models.on_batch import OnBatch
 from keras_textdiff.models.task_checks import (
     check_attention,
     check_fit_arguments,
@@ -29,7 +30,7 @@ EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 LORA_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 
 
-class TextTask(KeptState):
+class TextTask(OnBatch, KeptState):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -279,20 +280,26 @@ class TextTask(KeptState):
     def evaluate(self, x=None, y=None, *, batch_size=None, steps=None, **kwargs):
         """Return the loss and metrics on `x`, see `fit`; the same noise is drawn every time."""
         check_fit_arguments(y, kwargs)
-        state = ops.convert_to_numpy(self.seed_generator.state)
-        fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
-        self.seed_generator.state.assign(fixed)
-        try:
+        with self._same_noise():
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
             with _no_surprise_at_the_end(steps), self._state_kept(batches):
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
-        finally:
-            self.seed_generator.state.assign(state)
         checker.warn()
         return results
+
+    @contextlib.contextmanager
+    def _same_noise(self):
+        """Draw evaluation's noise, and go on with training's afterwards."""
+        state = ops.convert_to_numpy(self.seed_generator.state)
+        fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
+        self.seed_generator.state.assign(fixed)
+        try:
+            yield
+        finally:
+            self.seed_generator.state.assign(state)
 
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
