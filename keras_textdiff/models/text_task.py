@@ -327,6 +327,14 @@ class TextTask(OnBatch, KeptState):
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
+    def _run_through_graph(self, inputs, **kwargs):
+        if {"operation_fn", "call_fn"} <= set(kwargs):  # so Keras clones, into another class
+            raise ValueError(
+                f"`clone_model` cannot copy a {type(self).__name__}. Make a new one by "
+                "`type(lm).from_config(lm.get_config())`; `set_weights` copies the weights."
+            )
+        return super()._run_through_graph(inputs, **kwargs)
+
     def enable_lora(self, rank, target_layer_names=None):
         """Freeze the model and train low-rank updates of its query and value layers.
 
@@ -394,7 +402,7 @@ class TextTask(OnBatch, KeptState):
         return presets.load_task(
             preset,
             cls,
-            task_classes=tuple(TextTask.__subclasses__()),
+            task_classes=tuple(dict.fromkeys((*TextTask.__subclasses__(), cls))),
             backbone_classes=tuple(TextBackbone.__subclasses__()),
             preprocessor_classes=tuple(TextPreprocessor.__subclasses__()),
             load_weights=load_weights,

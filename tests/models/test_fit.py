@@ -398,6 +398,17 @@ def test_a_keras_file_keeps_a_sampler_of_the_user(tmp_path):
 
 
 @pytest.mark.parametrize("kind", MODELS)
+def test_a_config_makes_a_twin_where_keras_clones_layers(kind):
+    model = make(kind)
+    with pytest.raises(ValueError, match=r"`clone_model` cannot copy a .*LM\. .*from_config"):
+        keras.models.clone_model(model)
+    twin = type(model).from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    rows = {key: value for key, value in tokenized(kind).items() if key != "target_mask"}
+    np.testing.assert_array_equal(to_numpy(twin(rows)), to_numpy(model(rows)))
+
+
+@pytest.mark.parametrize("kind", MODELS)
 def test_lora_trains_and_leaves_the_rest(kind):
     """Also after training and generating, for which other weights were compiled."""
     samplers = {"diffusion": SundaeSampler(2, num_canvases=1), "causal": "greedy"}

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from tests import tiny
 from tests.models.test_fit import TEXTS, Texts, make_eager, now, tokenized
 
 
