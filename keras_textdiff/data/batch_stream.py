@@ -1,8 +1,11 @@
 """Batches that are read one after the other, pass by pass, from any position on."""
 
+import itertools
+
 import grain
 
 from keras_textdiff.utils import random
+from keras_textdiff.utils.errors import error_kept
 
 LOOK_AHEAD = 2  # batches that Keras reads to learn their shapes, before training begins
 
@@ -18,6 +21,7 @@ class BatchStream(grain.IterDataset):
 
     def __init__(self, source, endless=False):
         super().__init__()
+        self.error = None
         self._source = source
         self._endless = endless
         self._training = False
@@ -102,6 +106,10 @@ class _StreamIterator(grain.DatasetIterator):
         self._ended = False
 
     def __next__(self):
+        with error_kept(self._stream):
+            return self._next_batch()
+
+    def _next_batch(self):
         stream = self._stream
         if stream._num_stand_ins:
             stream._num_stand_ins -= 1
@@ -229,12 +237,16 @@ class IndexedSource:
 
     def open(self):
         """Return the indices of a new pass."""
-        return iter(range(len(self._batches)))
+        return self._indices(0)
 
     def reopen(self, position):
         """Return the indices from `position` on."""
         self._batches.follow(position["state"])
-        return iter(range(position["index"], len(self._batches)))
+        return self._indices(position["index"])
+
+    def _indices(self, start):
+        stop = self._batches.num_batches
+        return itertools.count(start) if stop is None else iter(range(start, stop))
 
     def take(self, indices):
         """Return the next tokenized batch."""

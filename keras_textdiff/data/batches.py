@@ -1,25 +1,15 @@
-"""Anything that a user may pass to `fit`, as a source of tokenized batches."""
+"""Tokenized batches: checked, completed, and made of examples in memory."""
 
 import hashlib
-import itertools
 import math
-import types
 import warnings
-from collections.abc import Iterator
 
-import grain
 import keras
 import numpy as np
 
-from keras_textdiff.data.batch_stream import (
-    BatchStream,
-    GrainSource,
-    IndexedSource,
-    IterableSource,
-    Once,
-)
 from keras_textdiff.utils import random
-from keras_textdiff.utils.checks import check_integer, check_token_ids
+from keras_textdiff.utils.checks import check_token_ids
+from keras_textdiff.utils.errors import error_kept
 
 MASKS = ("padding_mask", "prompt_mask", "target_mask")
 BATCH_KEYS = ("token_ids", *MASKS, "segment_ids")
@@ -49,8 +39,9 @@ class BatchChecker:
         """Return the batch as NumPy arrays with all masks.
 
         Raises:
-            ValueError: for missing or unknown keys, shapes that differ, ids outside the
-                vocabulary or anything that is not finite.
+            ValueError: for missing or unknown keys, rows or arrays whose lengths differ, ids
+                outside the vocabulary, anything that is not finite, or a target on padding or
+                in the prompt.
         """
         if isinstance(batch, tuple) and len(batch) == 1:
             batch = batch[0]
@@ -64,7 +55,7 @@ class BatchChecker:
         unknown = sorted(set(batch) - set(self.keys))
         if unknown:
             raise ValueError(f"Unknown keys in a batch: {unknown}. Allowed: {self.keys}.")
-        batch = {key: to_numpy(value) for key, value in batch.items()}
+        batch = {key: _to_rows(key, value) for key, value in batch.items()}
         self._check_ids(batch, "token_ids")
         token_ids = batch["token_ids"]
         for key in MASKS:
@@ -78,6 +69,7 @@ class BatchChecker:
         if "target_mask" not in batch:
             prompt_mask = batch.get("prompt_mask", np.zeros(token_ids.shape, bool))
             batch["target_mask"] = padding_mask & ~prompt_mask
+        _check_target(batch)
         batch.setdefault("prompt_mask", padding_mask & ~batch["target_mask"])
         self.num_rows += len(token_ids)
         self.num_unsupervised_rows += int((~batch["target_mask"].any(axis=1)).sum())
@@ -160,6 +152,24 @@ def _check_mask(batch, key, ids):
     batch[key] = values.astype(bool)
 
 
+def _check_target(batch):
+    """Refuse a loss on padding, which nothing attends to, or on the prompt, which is given."""
+    padding_mask = batch["padding_mask"]
+    no_prompt = np.zeros_like(padding_mask)
+    for wrong, where, key, expected in (
+        (~padding_mask, "padding", "padding_mask", True),
+        (batch.get("prompt_mask", no_prompt), "part of the prompt", "prompt_mask", False),
+    ):
+        found = np.argwhere(batch["target_mask"] & wrong)
+        if len(found):
+            row, position = found[0].tolist()
+            raise ValueError(
+                f"'target_mask' is True where the loss cannot count: row {row}, position "
+                f"{position} is {where}. Make 'target_mask' False or {key!r} {expected} there (a "
+                "denoiser that is to learn where text ends has end tokens there, not padding)."
+            )
+
+
 def _check_segments(batch):
     values, shape = batch["segment_ids"], batch["token_ids"].shape
     if values.shape != shape:
@@ -188,27 +198,42 @@ def to_numpy(value):
     return np.asarray(value)
 
 
+def _to_rows(key, value):
+    try:
+        return to_numpy(value)
+    except ValueError as error:  # NumPy's word for it is "inhomogeneous"
+        raise ValueError(
+            f"{key!r} has rows of different lengths. Pad them to one length, with False in "
+            "'padding_mask' where a row is filled, or pass texts."
+        ) from error
+
+
 class IndexedBatches(keras.utils.PyDataset):
     """Batches that are read by their index, from any position on.
 
-    Subclasses define `__len__`, `make_batch(index)`, `next_epoch()`, `repeat_epochs(number)` and
-    `describe()`.
+    Subclasses define `num_batches`, `make_batch(index)`, `next_epoch()`, `repeat_epochs(number)`
+    and `describe()`.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.error = None
         self.epoch = 0
         self.seed = None
         self._first_epoch = 0
         self._num_stand_ins = 0
         self._stand_in = None
 
+    def __len__(self):
+        return self.num_batches
+
     def __getitem__(self, index):
-        if index >= self._num_stand_ins:
-            return self.make_batch(index)
-        if self._stand_in is None:
-            self._stand_in = self.make_batch(0)
-        return self._stand_in
+        with error_kept(self):
+            if index >= self._num_stand_ins:
+                return self.make_batch(index)
+            if self._stand_in is None:
+                self._stand_in = self.make_batch(0)
+            return self._stand_in
 
     def on_epoch_end(self):
         """Move to the next epoch."""
@@ -272,7 +297,9 @@ class ExampleBatches(IndexedBatches):
         """Draw the order of the epoch that was moved to."""
         self.next_epoch()
 
-    def __len__(self):
+    @property
+    def num_batches(self):
+        """Batches of an epoch."""
         return math.ceil(self.num_examples / self.batch_size)
 
     def make_batch(self, index):
@@ -295,134 +322,6 @@ class ExampleBatches(IndexedBatches):
             "shuffle": self.shuffle,
             "digest of examples": digest.hexdigest(),
         }
-
-
-class PreparedBatches(IndexedBatches):
-    """The batches of another `PyDataset`, prepared one by one."""
-
-    def __init__(self, dataset, prepare):
-        super().__init__(
-            workers=dataset.workers,
-            use_multiprocessing=dataset.use_multiprocessing,
-            max_queue_size=dataset.max_queue_size,
-        )
-        self.dataset = dataset
-        self.prepare = prepare
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def make_batch(self, index):
-        """Return one tokenized batch."""
-        return self.prepare(self.dataset[index], self.epoch)
-
-    def on_epoch_begin(self):
-        """Pass the call on."""
-        self.dataset.on_epoch_begin()
-
-    def next_epoch(self):
-        """Pass the call of `on_epoch_end` on."""
-        self.dataset.on_epoch_end()
-
-    def repeat_epochs(self, number):
-        """Tell the dataset of epochs that an earlier run has seen."""
-        for _ in range(number):
-            self.dataset.on_epoch_begin()
-            self.dataset.on_epoch_end()
-
-    def describe(self):
-        """Return what tells one data set from another."""
-        return {"kind": type(self.dataset).__name__, "number of batches": len(self)}
-
-
-def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endless=False):
-    """Return `x` as something that `keras.Model.fit` iterates.
-
-    Args:
-        x: a list of strings, a dict of lists or arrays, a `keras.utils.PyDataset`, a grain
-            dataset or loader, a `tf.data.Dataset`, a torch `DataLoader`, or a generator; the
-            last five yield batches.
-        prepare: callable `(examples, epoch) -> batch`.
-        batch_size: int or None (32); for examples in memory only.
-        shuffle: bool; for examples in memory only.
-        seed: int of the shuffling.
-        num_steps: int or None, batches that a generator must yield; fewer are an error.
-        endless: bool, whether data that can be read again starts over where it ends, as an epoch
-            of a given number of steps needs.
-
-    Returns:
-        `IndexedBatches` or a `BatchStream` of tokenized batches.
-    """
-    if isinstance(x, (IndexedBatches, BatchStream)):  # `fit` evaluates what it was given
-        return x
-    if isinstance(x, (str, bytes)):
-        raise ValueError("Pass a list of strings. Got one string.")
-    if isinstance(x, (list, tuple, dict, np.ndarray)) or hasattr(x, "__array__"):
-        batch_size = check_integer(
-            "batch_size", 32 if batch_size is None else batch_size, minimum=1
-        )
-        examples = x if isinstance(x, dict) else list(x)
-        if num_examples(examples) == 0:
-            raise ValueError("There is nothing to train or evaluate on: got no examples.")
-        batches = ExampleBatches(examples, prepare, batch_size, shuffle, seed)
-        return BatchStream(IndexedSource(batches), endless) if endless else batches
-    if batch_size is not None:
-        raise ValueError(
-            f"`batch_size` is for examples in memory; a {type(x).__name__} yields batches "
-            "already. Leave it out, and batch the dataset itself."
-        )
-    if isinstance(x, keras.utils.PyDataset):
-        if len(x) == 0:
-            raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
-        batches = PreparedBatches(x, prepare)
-        return BatchStream(IndexedSource(batches), endless) if endless else batches
-    if isinstance(x, types.GeneratorType) or hasattr(x, "__next__"):
-        source = IterableSource(Once(x, num_steps), prepare)
-    elif isinstance(x, (grain.MapDataset, grain.IterDataset)):
-        # Grain's own threads prepare the batches.
-        source = GrainSource(x.map(lambda batch: prepare(batch, 0)), lambda batch, epoch: batch)
-    elif hasattr(x, "as_numpy_iterator"):  # tf.data
-        source = IterableSource(_Iterable(x.as_numpy_iterator), prepare)
-    elif isinstance(x, grain.DataLoader):
-        source = GrainSource(x, prepare)
-    elif hasattr(x, "__iter__"):
-        source = IterableSource(x, prepare)
-    else:
-        raise ValueError(
-            f"Cannot read batches from a {type(x).__name__}. Pass a list of strings, a dict of "
-            "lists or arrays, a PyDataset, a grain dataset, a tf.data.Dataset, a torch DataLoader "
-            "or a generator of batches."
-        )
-    batches = BatchStream(source, endless)
-    if next(iter(batches), None) is None:
-        raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
-    return batches
-
-
-class _Iterable:
-    def __init__(self, make_iterator):
-        self._make_iterator = make_iterator
-
-    def __iter__(self):
-        return iter(self._make_iterator())
-
-
-def read_ahead(x, num_batches):
-    """Return a generator's first `num_batches` batches as a dataset; anything else as it is."""
-    if not isinstance(x, Iterator):
-        return x
-    if num_batches is None:
-        raise ValueError(
-            "A generator is read once, and validation reads its data anew each time. Pass "
-            "`validation_steps`, or a dataset that can be read again."
-        )
-    batches = list(itertools.islice(x, num_batches))
-    if len(batches) < num_batches:
-        raise ValueError(
-            f"The generator ended after {len(batches)} batches; validation_steps is "
-            f"{num_batches}. Pass fewer."
-        )
-    return _Iterable(lambda: batches)
 
 
 def num_examples(examples):

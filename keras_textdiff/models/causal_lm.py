@@ -1,6 +1,7 @@
 """The autoregressive twin: the paper's baseline and the first stage of AR2Diff."""
 
 import keras_hub
+import numpy as np
 from keras import ops
 
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
@@ -93,7 +94,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
 
         Returns:
             Dict of "token_ids" `(B, L)`; "padding_mask" `(B, L)`, True up to the stop token; and
-            "is_finite" `(B,)`, False where the prompt gives NaN or infinite hidden states.
+            "is_finite" `(B, L)`, False where the prompt gives NaN or infinite hidden states, and
+            where a token of the text was to be drawn from NaN or infinite logits.
         """
         token_ids = ops.cast(inputs["token_ids"], "int32")
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
@@ -106,14 +108,18 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         )
         finite = ops.all(ops.isfinite(hidden_states), axis=-1)  # (B, L)
         index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
+        no_token = self.backbone.vocabulary_size  # what is drawn from logits that are not finite
 
         def next(prompt, cache, index):
             column = ops.slice(prompt, (0, index - 1), (ops.shape(prompt)[0], 1))
             mask = ops.ones_like(prompt, dtype="bool")
             hidden_states, cache = self.backbone.call_with_cache(
-                {"token_ids": column, "padding_mask": mask}, cache, index - 1
+                {"token_ids": ops.minimum(column, no_token - 1), "padding_mask": mask},
+                cache,
+                index - 1,
             )
-            return self.backbone.logits(hidden_states)[:, 0], hidden_states[:, 0], cache
+            logits = _with_no_token(self.backbone.logits(hidden_states)[:, 0])
+            return logits, hidden_states[:, 0], cache
 
         token_ids = self.sampler(
             next=next,
@@ -132,10 +138,11 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             )
             stops = ops.cast(ops.logical_and(stops, ops.logical_not(prompt_mask)), "int32")
             padding_mask = ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)
+        finite = ops.where(prompt_mask, finite, ops.less(token_ids, no_token))
         return {
-            "token_ids": token_ids,
+            "token_ids": ops.minimum(token_ids, no_token - 1),
             "padding_mask": padding_mask,
-            "is_finite": ops.all(ops.logical_or(finite, ops.logical_not(prompt_mask)), axis=-1),
+            "is_finite": ops.logical_or(finite, ops.logical_not(padding_mask)),
         }
 
     def make_generate_function(self):
@@ -146,10 +153,12 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             outputs = dict(function(inputs, stop_token_ids=stop_token_ids))
             is_finite = ops.convert_to_numpy(outputs.pop("is_finite"))
             if not is_finite.all():
+                position, row = np.argwhere(~is_finite.T)[0]  # the first: others may follow from it
+                in_prompt = ops.convert_to_numpy(inputs["padding_mask"])[row, position]
+                where = "the first step" if in_prompt else f"position {position} of the row"
                 raise ValueError(
-                    f"The model returned NaN or infinite numbers for prompt {is_finite.argmin()}, "
-                    "at the first step. Check the weights, or use float32 or bfloat16 instead of "
-                    "float16."
+                    f"The model returned NaN or infinite numbers for prompt {row}, at {where}. "
+                    "Check the weights, or use float32 or bfloat16 instead of float16."
                 )
             return outputs
 
@@ -163,6 +172,16 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         """Return the arguments of `compile` as a serializable dict."""
         sampler = keras_hub.samplers.serialize(self.sampler)
         return {**super().get_compile_config(), "sampler": sampler}
+
+
+def _with_no_token(logits):
+    """Append a token to logits `(B, V)` that is sure where they are not finite, else impossible.
+
+    KerasHub's samplers return tokens alone, so that the failure of a step must be one of them.
+    """
+    logits = ops.cast(logits, "float32")  # as samplers do
+    finite = ops.isfinite(ops.sum(logits, axis=-1, keepdims=True))
+    return ops.concatenate([ops.where(finite, logits, -1e9), ops.where(finite, -1e9, 0.0)], axis=-1)
 
 
 def _check_sampler(sampler):

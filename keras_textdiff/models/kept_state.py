@@ -28,11 +28,25 @@ class KeptState:
         return state
 
     @contextlib.contextmanager
-    def _state_kept(self):
-        """Fill the variables again when a run ends, however it ends."""
+    def _state_kept(self, *datasets):
+        """Fill the variables again when a run ends, however it ends.
+
+        Args:
+            *datasets: `IndexedBatches` or `BatchStream` of the run. What reading them raised is
+                raised itself, where tensorflow raises an error of its own that quotes it.
+        """
         try:
             yield
+        except Exception as error:
+            for batches in datasets:
+                if _quotes(error, batches.error):
+                    raise batches.error from error
+            raise
         finally:
             if keras.config.backend() == "jax":
                 self.jax_state_sync()
                 self._jax_state = None
+
+
+def _quotes(error, other):
+    return other not in (None, error) and f"{type(other).__name__}: {other}" in str(error)

@@ -77,7 +77,8 @@ class TextPreprocessor(keras_hub.models.Preprocessor):
         """Load a preprocessor from a preset of ours, or around a preset's tokenizer.
 
         Args:
-            preset: a local folder (str or path), "hf://user/name" or "kaggle://...".
+            preset: what `save_to_preset` of a model or of a preprocessor wrote: a local folder
+                (str or path), "hf://user/name" or "kaggle://...".
             **kwargs: arguments of the constructor in place of the saved ones.
         """
         return presets.load_preprocessor(preset, cls, preprocessor_classes=(cls,), **kwargs)

@@ -12,10 +12,12 @@ from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BatchChecker, longest_document, make_batches, read_ahead
+from keras_textdiff.data.batches import BatchChecker, longest_document
+from keras_textdiff.data.make_batches import make_batches, read_ahead
 from keras_textdiff.models.changed_weights import ChangedWeights
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
+from keras_textdiff.models.on_batch import OnBatch
 from keras_textdiff.models.task_checks import (
     check_attention,
     check_fit_arguments,
@@ -30,7 +32,7 @@ from keras_textdiff.utils.checks import check_texts
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 
 
-class TextTask(KeptState, ChangedWeights):
+class TextTask(OnBatch, KeptState, ChangedWeights):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -261,8 +263,11 @@ class TextTask(KeptState, ChangedWeights):
             size = kwargs.pop("validation_batch_size", None)
             if size is None and isinstance(validation_data, (list, tuple, dict, np.ndarray)):
                 size = batch_size
-            validation_data = read_ahead(validation_data, kwargs.get("validation_steps"))
-            validation_data, validation = self._make_batches(validation_data, batch_size=size)
+            num_steps = kwargs.get("validation_steps")
+            validation_data = read_ahead(validation_data, num_steps)
+            validation_data, validation = self._make_batches(
+                validation_data, batch_size=size, num_steps=num_steps
+            )
             checkers.append(validation)
         arguments = {
             "x": batches,
@@ -276,7 +281,7 @@ class TextTask(KeptState, ChangedWeights):
         with (
             around_fit(self, arguments),
             _no_surprise_at_the_end(steps_per_epoch),
-            self._state_kept(),
+            self._state_kept(batches),
         ):
             history = keras.Model.fit(self, **arguments)
         for checker in checkers:
@@ -286,30 +291,36 @@ class TextTask(KeptState, ChangedWeights):
     def evaluate(self, x=None, y=None, *, batch_size=None, steps=None, **kwargs):
         """Return the loss and metrics on `x`, see `fit`; the same noise is drawn every time."""
         check_fit_arguments(y, kwargs)
-        state = ops.convert_to_numpy(self.seed_generator.state)
-        fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
-        self.seed_generator.state.assign(fixed)
-        try:
+        with self._same_noise():
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
-            with _no_surprise_at_the_end(steps), self._state_kept():
+            with _no_surprise_at_the_end(steps), self._state_kept(batches):
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
-        finally:
-            self.seed_generator.state.assign(state)
         checker.warn()
         return results
+
+    @contextlib.contextmanager
+    def _same_noise(self):
+        """Draw evaluation's noise, and go on with training's afterwards."""
+        state = ops.convert_to_numpy(self.seed_generator.state)
+        fixed = np.array([EVALUATION_SEED, 0], dtype=state.dtype)
+        self.seed_generator.state.assign(fixed)
+        try:
+            yield
+        finally:
+            self.seed_generator.state.assign(state)
 
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        batches = (
+        inputs = (
             ({key: value for key, value in batch.items() if key != "target_mask"},)
             for batch in _unpack_batches(batches)
         )
-        with _no_surprise_at_the_end(steps), self._state_kept():
-            return keras.Model.predict(self, batches, steps=steps, **kwargs)
+        with _no_surprise_at_the_end(steps), self._state_kept(batches):
+            return keras.Model.predict(self, inputs, steps=steps, **kwargs)
 
     # === Configuration ===
 
@@ -326,6 +337,14 @@ class TextTask(KeptState, ChangedWeights):
         config["optimizer"] = keras.optimizers.deserialize(config["optimizer"])
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
+
+    def _run_through_graph(self, inputs, **kwargs):
+        if {"operation_fn", "call_fn"} <= set(kwargs):  # so Keras clones, into another class
+            raise ValueError(
+                f"`clone_model` cannot copy a {type(self).__name__}. Make a new one by "
+                "`type(lm).from_config(lm.get_config())`; `set_weights` copies the weights."
+            )
+        return super()._run_through_graph(inputs, **kwargs)
 
     # === Presets ===
 
@@ -360,7 +379,7 @@ class TextTask(KeptState, ChangedWeights):
         return presets.load_task(
             preset,
             cls,
-            task_classes=tuple(TextTask.__subclasses__()),
+            task_classes=tuple(dict.fromkeys((*TextTask.__subclasses__(), cls))),
             backbone_classes=tuple(TextBackbone.__subclasses__()),
             preprocessor_classes=tuple(TextPreprocessor.__subclasses__()),
             load_weights=load_weights,

@@ -238,8 +238,8 @@ def output_matrix(embedding):
     mode = embedding.quantization_mode
     if mode not in (None, "int8"):
         raise ValueError(
-            f"Training needs float or int8 weights. Got a model quantized to {mode!r}. Load it "
-            "without quantization, or quantize to 'int8'."
+            f"A cross-entropy, of training or of a score, needs float or int8 weights. Got a "
+            f"model quantized to {mode!r}. Load it without quantization, or quantize to 'int8'."
         )
     if embedding.tie_weights:
         if mode == "int8":

@@ -39,10 +39,12 @@ class PresetFolder:
 
     Args:
         handle: see `locate_preset`.
+        has_backbone: bool, whether the folder must hold a backbone, or may hold a preprocessor
+            alone.
 
     Raises:
-        ValueError: where "config.json" is missing, or a file is not a regular file or leaves
-            the folder.
+        ValueError: where a backbone's "config.json" is missing, or a file is not a regular file or
+            leaves the folder.
 
     Example:
     ```python
@@ -50,9 +52,9 @@ class PresetFolder:
     ```
     """
 
-    def __init__(self, handle):
+    def __init__(self, handle, has_backbone=True):
         self.directory, self._boundary = locate(handle)
-        if not os.path.lexists(self.directory / CONFIG_FILE):
+        if has_backbone and not os.path.lexists(self.directory / CONFIG_FILE):
             raise ValueError(
                 f"{self.directory} has no {CONFIG_FILE}, so it is not a preset. Pass a folder "
                 "that `save_to_preset` wrote."

@@ -5,6 +5,7 @@ import os
 import keras
 
 from keras_textdiff.presets.schema import below
+from keras_textdiff.utils.checks import check_number
 
 # However small a layer is, it takes time and Python objects.
 MAXIMUM_LAYERS = 1024
@@ -24,6 +25,8 @@ def check_memory(backbone, policy, maximum_gigabytes=None):
         policy: dtype policy's name, `keras.DTypePolicy` or None for the default one.
         maximum_gigabytes: float, or None for this machine's memory.
     """
+    if maximum_gigabytes is not None:
+        check_number("maximum_gigabytes", maximum_gigabytes, minimum=0)
     try:
         count = backbone.cls.parameter_count_from_config(backbone.config)
     except (ValueError, TypeError, AttributeError) as error:

@@ -136,7 +136,7 @@ def load_preprocessor(handle, preprocessor_class, *, preprocessor_classes, **ove
     Raises:
         ValueError: see `load_task`.
     """
-    folder = PresetFolder(handle)
+    folder = PresetFolder(handle, has_backbone=False)
     preprocessor = _read_preprocessor(folder, None, preprocessor_class, preprocessor_classes)
     if preprocessor is None:
         raise ValueError(f"{folder.directory} holds neither a preprocessor nor a tokenizer.")

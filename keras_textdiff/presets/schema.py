@@ -236,8 +236,9 @@ def _check_class(value, where, classes, module=None):
         got = f"{value.get('module')}.{value['class_name']}"
         raise ValueError(
             f"{where}: the class {got!r} (registered as {value.get('registered_name')!r}) is not "
-            f"allowed here. Allowed: {sorted(by_name)}. A model of KerasHub or Transformers goes "
-            "through `keras_textdiff.ar2diff`."
+            f"allowed here. Allowed: {sorted(by_name)}. A class of your own is loaded by its own "
+            "`from_preset`; a model of KerasHub or Transformers goes through "
+            "`keras_textdiff.ar2diff`."
         )
     if not isinstance(value.get("config"), dict):
         found = type(value.get("config")).__name__

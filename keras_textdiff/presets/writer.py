@@ -1,10 +1,13 @@
 """Write presets so that the one before stays whole until the new one is."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
+import time
 import uuid
 
 import keras
@@ -23,6 +26,8 @@ from keras_textdiff.presets.folder import (
 )
 from keras_textdiff.presets.locate import previous_directory
 from keras_textdiff.utils.checks import check_number
+
+LOCKED_WITHIN = 60  # seconds from making a folder to locking it, with plenty to spare
 
 
 def save_preset(model, directory, max_shard_size=10):
@@ -48,14 +53,16 @@ def save_preset(model, directory, max_shard_size=10):
     _check_model(model)
     _restore_interrupted(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(directory)
     unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
     unfinished.mkdir()
-    try:
-        _write(model, unfinished, max_shard_size)
-        _flush(unfinished)
-        _swap(unfinished, directory)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with _lock(unfinished):
+        try:
+            _write(model, unfinished, max_shard_size)
+            _flush(unfinished)
+            _swap(unfinished, directory)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_directory(directory):
@@ -176,6 +183,31 @@ def _flush(directory):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _lock(directory):
+    """Hold a folder's lock, which ends with the process; yield whether it was free."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:  # another process holds it, or the file system has no locks
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def _remove_unfinished(directory):
+    """Remove what saves to `directory` left beside it whose process was killed."""
+    name = re.compile(rf"\.{re.escape(directory.name)}\.[0-9a-f]{{32}}")
+    for path in directory.parent.iterdir():
+        if name.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError), _lock(path) as free:
+                if free and time.time() - path.stat().st_mtime > LOCKED_WITHIN:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _restore_interrupted(directory):

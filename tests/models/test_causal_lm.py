@@ -102,12 +102,45 @@ def test_tokenized_prompts():
 
 
 def test_nan_is_an_error_that_names_the_prompt():
-    model = tiny.causal_lm()
+    model = tiny.causal_lm(tie_embeddings=False)
     embeddings = to_numpy(model.backbone.token_embedding.embeddings).copy()
     embeddings[model.preprocessor.tokenizer.token_to_id("z")] = np.nan
     model.backbone.token_embedding.embeddings.assign(embeddings)
     with pytest.raises(ValueError, match="NaN or infinite numbers for prompt 1, at the first step"):
         model.generate(["a", "z", "b"])
+
+
+def tokens_give_nan(model, tokens):
+    embeddings = to_numpy(model.backbone.token_embedding.embeddings).copy()
+    embeddings[tokens] = np.nan
+    model.backbone.token_embedding.embeddings.assign(embeddings)
+
+
+def test_nan_of_a_later_step_is_an_error_that_names_the_position():
+    """Its cause is a token that was written: the prompt's numbers are all finite."""
+    model = CausalLM(tiny.backbone(attention="causal", tie_embeddings=False, seed=1))
+    model.compile(sampler="greedy", jit_compile=tiny.JIT)
+    prompt = {"token_ids": np.array([[5, 6, 7, 0, 0, 0, 0, 0]] * 2, "int32")}
+    prompt["padding_mask"] = np.arange(8) < np.full((2, 1), 3)
+    written = model.generate(prompt, stop_token_ids=None)["token_ids"][0]
+    new = next(place for place in range(4, 7) if written[place] not in written[:place])
+    tokens_give_nan(model, written[new])
+    with pytest.raises(ValueError, match=f"for prompt 0, at position {new + 1} of the row"):
+        model.generate(prompt, stop_token_ids=None)
+    # Behind the end of a text, it does not matter.
+    ended = model.generate(prompt, stop_token_ids=(int(written[new]),))
+    np.testing.assert_array_equal(ended["token_ids"][0, : new + 1], written[: new + 1])
+
+
+@pytest.mark.parametrize("sampler", ["top_p", "top_k", keras_hub.samplers.BeamSampler(2)])
+def test_nan_is_found_with(sampler):
+    model = CausalLM(tiny.backbone(attention="causal", tie_embeddings=False, seed=1))
+    model.compile(sampler=sampler, jit_compile=tiny.JIT)
+    prompt = {"token_ids": np.array([[5, 6, 7, 0, 0, 0, 0, 0]], "int32")}
+    prompt["padding_mask"] = np.arange(8)[None] < 3
+    tokens_give_nan(model, [*range(1, 5), *range(8, 33)])  # whatever is written
+    with pytest.raises(ValueError, match=r"for prompt 0, at position \d of the row"):
+        model.generate(prompt, stop_token_ids=None)
 
 
 def test_learned_positions_limit_the_length():

@@ -45,6 +45,22 @@ class Tokens(Texts):
         return (tiny.diffusion_lm().preprocessor(super().__getitem__(index)),)
 
 
+class Endless(keras.utils.PyDataset):
+    """Says by `num_batches`, as Keras asks for it, that it never ends."""
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return Texts()[index % 2]
+
+
+class Unsaid(keras.utils.PyDataset):
+    """Says nothing about its length."""
+
+    def __getitem__(self, index):
+        return Texts()[index % 2]
+
+
 def sources():
     """The same two batches of two examples, in every form."""
     import tensorflow as tf
@@ -60,6 +76,7 @@ def sources():
         "only token_ids": lambda: ({"token_ids": rows["token_ids"]}, 2),
         "PyDataset": lambda: (Texts(), None),
         "PyDataset of tuples": lambda: (Tokens(), None),
+        "endless PyDataset": lambda: (Endless(), None),
         "tf.data of texts": lambda: (texts.batch(2), None),
         "tf.data of tokens": lambda: (tf.data.Dataset.from_tensor_slices(rows).batch(2), None),
         "tf.data of strings": lambda: (
@@ -90,6 +107,7 @@ SOURCES = [
     "only token_ids",
     "PyDataset",
     "PyDataset of tuples",
+    "endless PyDataset",
     "tf.data of texts",
     "tf.data of tokens",
     "tf.data of strings",
@@ -106,7 +124,7 @@ SOURCES = [
 def test_fit_takes(source):
     x, batch_size = sources()[source]()
     model = make_eager()
-    steps = 2 if source in ("generator", "list of batches") else None
+    steps = 2 if source in ("generator", "list of batches", "endless PyDataset") else None
     seen = []
 
     class Count(keras.callbacks.Callback):
@@ -212,6 +230,24 @@ def test_shuffling_changes_order_only():
         ({"token_ids": [[1, 2]], "segment_ids": [[0.5, 1.0]]}, {}, "integers, one for each"),
         ({"token_ids": [[1, 2]], "segment_ids": [[1]]}, {}, "shape"),
         ({"token_ids": [[1, 2]], "labels": [[1, 2]]}, {}, "Unknown keys"),
+        ({"token_ids": [[1, 2], [3]]}, {}, "'token_ids' has rows of different lengths"),
+        (
+            {
+                "token_ids": [[1, 2]] * 2,
+                "padding_mask": [[1, 1], [1, 0]],
+                "target_mask": [[0, 1]] * 2,
+            },
+            {},
+            "row 1, position 1 is padding",
+        ),
+        (
+            {"token_ids": [[1, 2]], "prompt_mask": [[1, 0]], "target_mask": [[1, 1]]},
+            {},
+            "row 0, position 0 is part of the prompt",
+        ),
+        (Endless(), {}, "never ends.*`steps_per_epoch`"),
+        (TEXTS, {"validation_data": Endless()}, "never ends.*`validation_steps`"),
+        (Unsaid(), {}, "Unsaid does not say how many batches.*`__len__`"),
         (5, {}, "Cannot read batches"),
         (Texts(), {"batch_size": 2}, "yields batches"),
         ((x for x in [Texts()[0]]), {"steps_per_epoch": 2, "epochs": 2}, "after 1 batches; 4"),
@@ -241,10 +277,35 @@ def test_a_run_that_fails_leaves_the_model_whole():
     model.fit(TEXTS, batch_size=2, verbose=0)
     trained = now(model)
     for run, num_good in (("evaluate", 0), ("evaluate", 3), ("predict", 3), ("fit", 0), ("fit", 3)):
-        with pytest.raises(Exception, match="Texts must be strings"):
+        with pytest.raises(ValueError, match=r"^Texts must be strings") as caught:
             getattr(model, run)(bad_batches(num_good), verbose=0)
+        assert (caught.value.__cause__ is None) == (
+            keras.config.backend() != "tensorflow" or not num_good
+        )
         changed = [path for path in trained if (now(model)[path] != trained[path]).any()]
         assert bool(changed) == (run == "fit" and num_good > 0)
+
+
+class Bad(Texts):
+    """Its second batch is none, read in the threads of Keras."""
+
+    def __init__(self):
+        super().__init__(workers=2)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise KeyError("no batch")
+        return super().__getitem__(index % 2)
+
+
+def test_an_error_of_a_dataset_arrives_as_it_was_raised():
+    with pytest.raises(KeyError, match="no batch"):
+        make_eager().fit(Bad(), verbose=0)
+    with pytest.raises(KeyError, match="no batch"):
+        make_eager().fit(TEXTS, validation_data=Bad(), verbose=0)
 
 
 def now(model):
@@ -266,12 +327,12 @@ def test_rows_without_supervised_tokens_are_counted():
         model.fit(TEXTS, validation_data=rows, batch_size=2, epochs=2, verbose=0)
 
 
-@pytest.mark.parametrize("source", ["PyDataset", "generator"])
+@pytest.mark.parametrize("source", ["PyDataset", "endless PyDataset", "generator"])
 def test_validation_takes(source):
     """The same loss whatever holds the data, epoch after epoch: nothing is read off."""
     model = make("diffusion", optimizer=keras.optimizers.SGD(0.0))
     expected = model.evaluate(TEXTS, batch_size=2, verbose=0, return_dict=True)["loss"]
-    steps = 2 if source == "generator" else None
+    steps = None if source == "PyDataset" else 2
     history = model.fit(
         TEXTS,
         batch_size=2,
@@ -334,6 +395,17 @@ def test_a_keras_file_keeps_a_sampler_of_the_user(tmp_path):
     twin = keras.saving.load_model(path, custom_objects={"Mine": Mine})
     assert type(twin.sampler) is Mine
     assert twin.sampler.num_denoising_steps == 3
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_config_makes_a_twin_where_keras_clones_layers(kind):
+    model = make(kind)
+    with pytest.raises(ValueError, match=r"`clone_model` cannot copy a .*LM\. .*from_config"):
+        keras.models.clone_model(model)
+    twin = type(model).from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    rows = {key: value for key, value in tokenized(kind).items() if key != "target_mask"}
+    np.testing.assert_array_equal(to_numpy(twin(rows)), to_numpy(model(rows)))
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -134,5 +134,5 @@ def test_int8_weights_are_scored_by_their_values(tied):
 def test_other_quantizations_are_refused():
     embedding = make_embedding()
     embedding.quantize("int4")
-    with pytest.raises(ValueError, match=r"float or int8.*'int4'"):
+    with pytest.raises(ValueError, match=r"of training or of a score, needs float or int8.*'int4'"):
         output_matrix(embedding)

@@ -102,6 +102,63 @@ def test_backbone_and_preprocessor_alone(saved):
         load_preprocessor(saved, CausalLMPreprocessor, **arguments)
 
 
+def test_a_preprocessor_saved_alone(tmp_path):
+    preprocessor = tiny.diffusion_lm(sequence_length=7).preprocessor
+    preprocessor.save_to_preset(str(tmp_path))
+    loaded = DiffusionLMPreprocessor.from_preset(tmp_path)
+    assert loaded.get_config() == preprocessor.get_config()
+    np.testing.assert_array_equal(
+        loaded(["the hen"])["token_ids"], preprocessor(["the hen"])["token_ids"]
+    )
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        DiffusionLM.from_preset(tmp_path)
+    edit(tmp_path, {"config.tokenizer": LAMBDA}, ("preprocessor.json",))
+    with pytest.raises(ValueError, match=r"Lambda.*not allowed here"):
+        DiffusionLMPreprocessor.from_preset(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="neither a preprocessor nor a tokenizer"):
+        DiffusionLMPreprocessor.from_preset(tmp_path / "empty")
+
+
+class Mine(DiffusionLM):
+    """A class of the user, with an argument of its own."""
+
+    def __init__(self, backbone, preprocessor=None, level=1, **kwargs):
+        super().__init__(backbone, preprocessor, **kwargs)
+        self.level = level
+
+    def get_config(self):
+        return {**super().get_config(), "level": self.level}
+
+
+@keras.saving.register_keras_serializable("theirs")
+class Registered(CausalLM):
+    pass
+
+
+def test_a_class_of_the_user_loads_itself(tmp_path):
+    twin = tiny.diffusion_lm()
+    Mine(twin.backbone, twin.preprocessor, level=3).save_to_preset(tmp_path / "mine")
+    loaded = Mine.from_preset(tmp_path / "mine")
+    assert type(loaded) is Mine
+    assert loaded.level == 3
+    np.testing.assert_array_equal(logits(loaded), logits(twin))
+    twin = tiny.causal_lm()
+    Registered(twin.backbone).save_to_preset(tmp_path / "registered")
+    assert type(Registered.from_preset(tmp_path / "registered")) is Registered
+    for cls, name in ((DiffusionLM, "mine"), (Registered, "mine"), (CausalLM, "registered")):
+        with pytest.raises(ValueError, match=r"not allowed here.*own is loaded by its own `from"):
+            cls.from_preset(tmp_path / name)
+    edit(tmp_path / "mine", {"config.level": LAMBDA}, ("task.json",))
+    with pytest.raises(ValueError, match=r"Lambda.*not allowed here"):
+        Mine.from_preset(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("limit", ["x", True, -1.0, float("nan")])
+def test_a_limit_that_is_no_number_is_refused(saved, limit):
+    refused(saved, "`maximum_gigabytes` must be", maximum_gigabytes=limit)
+
+
 def test_keras_hub_reads_it_too(saved):
     loaded = keras_hub.models.Backbone.from_preset(str(saved))
     assert loaded.get_config() == load(saved).backbone.get_config()

@@ -2,6 +2,9 @@ import hashlib
 import json
 import os
 import pathlib
+import subprocess
+import sys
+import time
 
 import keras
 import keras_hub
@@ -135,3 +138,42 @@ def test_a_save_that_was_killed_between_its_renames(tmp_path):
         logits(load(tmp_path / "preset")), logits(tiny.diffusion_lm(seed=1))
     )
     assert os.listdir(tmp_path) == ["preset"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from keras_textdiff.presets import writer
+from tests import tiny
+def kill(*args): os.kill(os.getpid(), signal.SIGKILL)
+writer._flush = kill
+writer.save_preset(tiny.diffusion_lm(), sys.argv[1])
+"""
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "preset"], check=False)
+    (left,) = tmp_path.iterdir()
+    others = [f".other.{'0' * 32}", ".preset.notes", f".preset.{'0' * 31}"]
+    living, young = (tmp_path / f".preset.{digit * 32}" for digit in "ab")
+    for path in [*(tmp_path / name for name in others), living, young]:
+        path.mkdir()
+    for path in tmp_path.iterdir():
+        if path != young:
+            os.utime(path, (0, time.time() - writer.LOCKED_WITHIN - 1))
+    with writer._lock(living) as free:
+        assert free
+        save_preset(tiny.diffusion_lm(), tmp_path / "preset")
+    assert not left.exists()
+    assert set(os.listdir(tmp_path)) == {"preset", living.name, young.name, *others}
+
+
+def test_a_save_holds_its_lock(tmp_path, monkeypatch):
+    seen = []
+
+    def look(directory):
+        with writer._lock(directory) as free:
+            seen.append(free)
+
+    monkeypatch.setattr(writer, "_flush", look)
+    save_preset(tiny.diffusion_lm(), tmp_path / "preset")
+    assert seen == [False]
