@@ -158,7 +158,7 @@ def _axis_sizes(device_mesh):
         raise ValueError(
             f'The axes of a device mesh are "batch" (rows) and "model" (variables). Got {names}.'
         )
-    return {axis: 1 for axis in AXES} | dict(zip(names, device_mesh.shape, strict=True))
+    return dict.fromkeys(AXES, 1) | dict(zip(names, device_mesh.shape, strict=True))
 
 
 def _config(backbone):

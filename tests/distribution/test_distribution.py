@@ -96,7 +96,7 @@ def test_each_variable_matches_one_pattern(name, shape, fully_sharded):
 @on_jax
 @pytest.mark.parametrize("shape", MESHES)
 @pytest.mark.parametrize("name", BACKBONES)
-def test_no_large_variable_is_replicated_by_accident(name, shape, variables):
+def test_no_large_variable_is_replicated_by_accident(name, shape):
     wanted = {axis for axis, size in zip(("batch", "model"), shape, strict=True) if size > 1}
     for fully_sharded in (False, True):
         layouts = layout_map(build(name), make_mesh(shape), fully_sharded=fully_sharded)
@@ -139,7 +139,7 @@ def test_refusals(tmp_path):
         layout_map(tiny.BACKBONE, (2, 4))
     with pytest.raises(ValueError, match=r'are "batch" .*Got \[\'data\', \'model\'\]'):
         layout_map(tiny.BACKBONE, make_mesh((2, 4), ("data", "model")))
-    with pytest.raises(ValueError, match="Got DiffusionLM. Pass its `backbone`"):
+    with pytest.raises(ValueError, match=r"Got DiffusionLM\. Pass its `backbone`"):
         layout_map(tiny.diffusion_lm(), mesh)
     with pytest.raises(ValueError, match="needs \\['num_layers'"):
         layout_map({"vocabulary_size": 3}, mesh)
