@@ -86,11 +86,11 @@ def results(model, name):
     rows = rows_of(name, 13)
     prompts = {key: value for key, value in rows.items() if not key.startswith(("target", "prom"))}
     prompts["padding_mask"] = rows["prompt_mask"]
-    return {
-        **model.fit(rows, batch_size=8, epochs=2, verbose=0, validation_data=rows).history,
+    return {  # in this order: training carries rounding on
         "predict": model.predict(rows, batch_size=8, verbose=0),
         "score": model.score(rows, batch_size=8),
         "tokens": model.generate(prompts, stop_token_ids=None, seed=1, batch_size=8)["token_ids"],
+        **model.fit(rows, batch_size=8, epochs=2, verbose=0, validation_data=rows).history,
     }
 
 
@@ -154,8 +154,10 @@ def test_data_parallel_exchanges_gradients_alone(model_class, monkeypatch):
     assert found and {kind for kind, _ in found} == {"all-reduce"}
     exchanged = [shape for _, shapes in found for shape in shapes if np.prod(shape) > 1]
     gradients = [tuple(variable.shape) for variable in model.trainable_variables]
-    calls = 1 if model_class is CausalLM else 2  # XLA on CPU does not add before it reduces
-    assert sum(map(np.prod, exchanged)) == calls * sum(map(np.prod, gradients))
+    # A denoiser is called twice, and XLA on CPU does not add before it reduces.
+    calls = 1 if model_class is CausalLM else 2
+    assert sum(map(np.prod, exchanged)) <= calls * sum(map(np.prod, gradients))
+    assert len(exchanged) == calls * len(gradients)
 
 
 def test_presets_int8_and_lora(tmp_path):
@@ -205,35 +207,31 @@ def test_runs_go_on_with_another_number_of_devices(tmp_path, capsys):
     devices = keras.distribution.list_devices()
 
     def run(folder, num_devices, *callbacks):
-        distribution = keras.distribution.DataParallel(devices=devices[:num_devices])
-        keras.distribution.set_distribution(distribution)
+        mesh = keras.distribution.DeviceMesh((num_devices,), ("batch",), devices[:num_devices])
+        layouts = layout_map(config, mesh, fully_sharded=True)
+        keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layouts))
         keras.utils.set_random_seed(0)
         model = DiffusionLM(tiny.backbone(scale=0.2, **config))
-        model.compile(keras.optimizers.Adam(0.01))
-        note = Note()
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
         resume = ExactResume(folder, save_every_steps=2)
-        callbacks = [note, resume, *callbacks]
-        history = model.fit(rows, batch_size=4, epochs=4, verbose=0, callbacks=callbacks)
-        return note.found, history.history
+        callbacks = [resume, *callbacks]
+        return model.fit(rows, batch_size=4, epochs=4, verbose=0, callbacks=callbacks).history
 
-    expected = run(tmp_path / "whole", 1)[1]
-    folder = tmp_path / "resumed"
-    before = None
-    for num_devices in (1, 8, 2, 4):
-        newest = CheckpointFolder(folder, 3).newest_valid()[0]
+    expected = run(tmp_path / "whole", 1)
+    folder = CheckpointFolder(tmp_path / "resumed", 3)
+    with pytest.raises(Killed):
+        run(folder.path, 1, KillAfter(3))
+    for before, after in ((1, 8), (8, 2), (2, 4)):
+        saved, _ = folder.read(folder.newest_valid()[0])
         note = Note()
-        last = num_devices == 4
-        if last:
-            found, history = run(folder, num_devices)
+        if after == 4:
+            history = run(folder.path, after, note)
         else:
             with pytest.raises(Killed):
-                run(folder, num_devices, note, KillAfter(3))
-            found = note.found
-        if before is not None:
-            told = f"saved on {before} devices and goes on with {num_devices}"
-            assert told in capsys.readouterr().out
-            for group, arrays in CheckpointFolder(folder, 3).read(newest)[0].items():
-                for key, array in arrays.items():
-                    np.testing.assert_array_equal(found[group][key], array)
-        before = num_devices
+                run(folder.path, after, note, KillAfter(3))
+        told = f"saved on {before} devices and goes on with {after}"
+        assert told in capsys.readouterr().out
+        for group, arrays in saved.items():
+            for key, array in arrays.items():
+                np.testing.assert_array_equal(note.found[group][key], array)
     check_equal(history, expected)
