@@ -6,10 +6,10 @@
 A tiny model with dropout trains on shuffled data and saves every two steps. Processes that train
 it are killed (SIGKILL) or asked to end (SIGTERM) at random moments and started again, until they
 are done; then weights, optimizer, metrics and history must equal those of an undisturbed run, bit
-for bit. With --devices, runs also go on with another number of devices (virtual CPU devices of jax, all
-ordered pairs of 1, 2, 4 and 8), weights and optimizer split among them: what the first step finds
-must be what was saved, bit for bit. Prints one line of JSON; the exit status says whether all is
-well.
+for bit. With --devices, runs also go on with another number of devices (virtual CPU devices of
+jax, all ordered pairs of 1, 2, 4 and 8), weights and optimizer split among them: what the first
+step finds must be what was saved, bit for bit. Prints one line of JSON; the exit status says
+whether all is well.
 """
 
 import argparse
