@@ -14,6 +14,7 @@ SURFACE = {
         "backbones",
         "corruption",
         "data",
+        "distribution",
         "evaluation",
         "models",
         "objectives",
@@ -45,6 +46,7 @@ SURFACE = {
         "text_source",
         "tfds_source",
     ],
+    "keras_textdiff.distribution": ["layout_map"],
     "keras_textdiff.evaluation": [
         "CodeTask",
         "CrossEntropyTask",
@@ -99,6 +101,7 @@ ARGUMENTS = {
     "models.DiffusionLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.generate": "self inputs max_length stop_token_ids strip_prompt",
+    "distribution.layout_map": "backbone device_mesh fully_sharded",
     "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
     "data.UL2": "weights mode_token_ids sentinel_token_ids",
     "data.mixture": "sources weights seed process_index process_count",

@@ -1,11 +1,15 @@
 """Kill runs at random, damage checkpoints at random, and count what ExactResume makes of it.
 
     KERAS_BACKEND=torch python tools/check_resume.py --kills=200 --terms=100 --corruptions=60
+    KERAS_BACKEND=jax python tools/check_resume.py --kills=0 --terms=0 --corruptions=0 --devices
 
 A tiny model with dropout trains on shuffled data and saves every two steps. Processes that train
 it are killed (SIGKILL) or asked to end (SIGTERM) at random moments and started again, until they
 are done; then weights, optimizer, metrics and history must equal those of an undisturbed run, bit
-for bit. Prints one line of JSON; the exit status says whether all is well.
+for bit. With --devices, runs also go on with another number of devices (virtual CPU devices of
+jax, all ordered pairs of 1, 2, 4 and 8), weights and optimizer split among them: what the first
+step finds must be what was saved, bit for bit. Prints one line of JSON; the exit status says
+whether all is well.
 """
 
 import argparse
@@ -29,25 +33,47 @@ import keras
 import numpy as np
 
 import keras_textdiff
+from keras_textdiff.training import run_state
 from keras_textdiff.training.checkpoint_folder import CheckpointFolder, checkpoint_name
 from keras_textdiff.utils.orbax import import_orbax
 
 EPOCHS, ROWS, BATCH, EVERY = 3, 16, 4, 2
 LENGTH, VOCABULARY = 8, 17
+NUM_DEVICES = (1, 2, 4, 8)
+CONFIG = {
+    "vocabulary_size": VOCABULARY,
+    "num_layers": 1,
+    "num_query_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "hidden_dim": 8,
+    "intermediate_dim": 8,
+    "rope": {"theta": 10000.0},
+    "dropout": 0.3,
+}
 
 
 class Tell(keras.callbacks.Callback):
     """Tells the parent process what happened, a line at a time."""
 
-    def __init__(self, write):
+    def __init__(self, write, num_steps=None, compare=False):
         super().__init__()
         self.write = write
+        self._steps = num_steps and iter(range(1, num_steps))  # no plain attribute: is not saved
+        self._compare = compare
 
     def on_train_begin(self, logs=None):
         self.write("training")
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._compare:
+            self._compare = False
+            self.write(f"found {digest_of(run_state.copy_variables(self.model))}")
+
     def on_train_batch_end(self, batch, logs=None):
         self.write("step")
+        if self._steps and next(self._steps, None) is None:
+            raise SystemExit(0)
 
 
 class Pipe(logging.Handler):
@@ -62,7 +88,26 @@ class Pipe(logging.Handler):
             self.write(f"saved {pathlib.Path(record.args[0]).name}")
 
 
-def train(folder, write):
+def digest_of(groups):
+    """Return a digest of a dict of dicts of arrays."""
+    digest = hashlib.sha256()
+    for group, arrays in sorted(groups.items()):
+        for key, array in sorted(arrays.items()):
+            digest.update(f"{group} {key}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def distribute(num_devices):
+    """Split weights and optimizer, and the rows of a batch, among virtual devices."""
+    distribution = keras.distribution
+    devices = distribution.list_devices()[:num_devices]
+    mesh = distribution.DeviceMesh((num_devices,), ("batch",), devices)
+    layouts = keras_textdiff.distribution.layout_map(CONFIG, mesh, fully_sharded=True)
+    distribution.set_distribution(distribution.ModelParallel(layout_map=layouts))
+
+
+def train(folder, write, num_devices=None, num_steps=None):
     """Run the script that is killed, and return a digest of everything it ends with."""
     logger = logging.getLogger("keras_textdiff")
     logger.setLevel(logging.INFO)
@@ -75,17 +120,12 @@ def train(folder, write):
         jax.config.update("jax_compilation_cache_dir", f"{folder.parent}/compiled")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     keras.utils.set_random_seed(7)
-    backbone = keras_textdiff.backbones.TransformerBackbone(
-        vocabulary_size=VOCABULARY,
-        num_layers=1,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        head_dim=4,
-        hidden_dim=8,
-        intermediate_dim=8,
-        rope={"theta": 10000.0},
-        dropout=0.3,
-    )
+    if num_devices is not None:
+        distribute(num_devices)
+        newest = CheckpointFolder(folder, 3).newest_valid()[0]
+        if newest is not None:
+            write(f"expected {digest_of(CheckpointFolder(folder, 3).read(newest)[0])}")
+    backbone = keras_textdiff.backbones.TransformerBackbone(**CONFIG)
     model = keras_textdiff.models.DiffusionLM(backbone)
     optimizer = keras.optimizers.Adam(0.01, use_ema=True)
     # A few steps of a tiny model: tensorflow's tracing would take longest of all.
@@ -98,7 +138,7 @@ def train(folder, write):
         epochs=EPOCHS,
         validation_data={"token_ids": token_ids[:BATCH]},
         verbose=0,
-        callbacks=[Tell(write), resume],
+        callbacks=[Tell(write, num_steps, compare=num_devices is not None), resume],
     )
     digest = hashlib.sha256(json.dumps(history.history, sort_keys=True).encode())
     for variable in [*model.variables, *optimizer.variables]:
@@ -109,18 +149,18 @@ def train(folder, write):
 class Process:
     """A forked process that trains; what it tells arrives through a pipe."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **options):
         self.pipe, write_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            self._child(folder, write_end)
+            self._child(folder, write_end, options)
         os.close(write_end)
         os.set_blocking(self.pipe, False)
         self.text = b""
         self.status = None
 
     @staticmethod
-    def _child(folder, write_end):
+    def _child(folder, write_end, options):
         def write(line):
             os.write(write_end, f"{line}\n".encode())
 
@@ -130,7 +170,7 @@ class Process:
             log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            write(f"digest {train(folder, write)}")
+            write(f"digest {train(folder, write, **options)}")
             code = 0
         except SystemExit as error:
             code = error.code
@@ -286,6 +326,31 @@ class Check:
                 self.failures.append(f"damage {done} of {damaged}: {newest} taken, {problems}")
         return {"damaged": number}
 
+    def change_devices(self):
+        """Save a run on each number of devices, and go on with each other one."""
+        pairs, exact = 0, 0
+        for before in NUM_DEVICES:
+            original = self.new_folder()
+            process = Process(original, num_devices=before, num_steps=2 * EVERY + 1)
+            process.wait()
+            process.close()
+            for after in NUM_DEVICES:
+                if after == before:
+                    continue
+                folder = self.new_folder()
+                shutil.copytree(original, folder)
+                process = Process(folder, num_devices=after)
+                process.wait()
+                lines = process.close()
+                expected, found = told(lines, "expected"), told(lines, "found")
+                pairs += 1
+                if expected and expected == found and told(lines, "digest"):
+                    exact += 1
+                else:
+                    self.failures.append(f"{folder}: {before} to {after} devices, {lines[-3:]}")
+                    print(pathlib.Path(f"{folder}.log").read_text()[-3000:], file=sys.stderr)
+        return {"changes": pairs, "exact": exact}
+
 
 def damage(checkpoint, rng):
     """Damage one checkpoint: cut a file, flip a bit, remove a file, or swap two; say what."""
@@ -318,7 +383,10 @@ def main(arguments=None):
     parser.add_argument("--terms", type=int, default=100)
     parser.add_argument("--corruptions", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--devices", action="store_true")
     options = parser.parse_args(arguments)
+    if options.devices:  # read when a process first uses jax
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={max(NUM_DEVICES)}"
     import_orbax()  # once, for all processes that are forked from here
     with tempfile.TemporaryDirectory() as root:
         check = Check(root, options.seed)
@@ -327,6 +395,7 @@ def main(arguments=None):
             "SIGKILL": check.disturb(options.kills, signal.SIGKILL, check.after_kill),
             "SIGTERM": check.disturb(options.terms, signal.SIGTERM, check.after_term),
             "corruptions": check.corrupt(options.corruptions),
+            "devices": check.change_devices() if options.devices else None,
             "failures": check.failures,
         }
     print(json.dumps(result))

@@ -191,6 +191,27 @@ def longest_document(batch):
     return max(int(np.unique(row, return_counts=True)[1].max()) for row in batch["segment_ids"])
 
 
+def fill_rows(batch, multiple):
+    """Return a batch whose number of rows is a multiple, as devices that share it need.
+
+    Args:
+        batch: dict of arrays with all masks, see `BatchChecker`.
+        multiple: int.
+
+    Returns:
+        The batch, or one with copies of its first row behind the others, without a target.
+    """
+    missing = -len(batch["token_ids"]) % multiple
+    if not missing:
+        return batch
+    batch = {
+        key: np.concatenate([value, np.repeat(value[:1], missing, axis=0)])
+        for key, value in batch.items()
+    }
+    batch["target_mask"][-missing:] = False
+    return batch
+
+
 def to_numpy(value):
     """Return any backend's tensor, or a list of numbers, as a NumPy array."""
     if hasattr(value, "detach"):  # a torch tensor, whatever the backend

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_textdiff.data.batches import num_examples
 from keras_textdiff.models.task_checks import check_fit_arguments, check_optimizer
 
 
@@ -65,7 +66,8 @@ class OnBatch:
         batch = self._one_batch(x)
         del batch["target_mask"]
         with self._state_kept():
-            return keras.Model.predict_on_batch(self, batch)
+            logits = keras.Model.predict_on_batch(self, batch)
+        return logits[: num_examples(x)]  # without rows that were added for the devices
 
     def _one_batch(self, x, training=False):
         """Return the examples `x` as one batch of tensors."""

@@ -12,7 +12,7 @@ from keras_textdiff import objectives, presets
 from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
-from keras_textdiff.data.batches import BatchChecker, longest_document
+from keras_textdiff.data.batches import BatchChecker, fill_rows, longest_document
 from keras_textdiff.data.make_batches import make_batches, read_ahead
 from keras_textdiff.models.changed_weights import ChangedWeights
 from keras_textdiff.models.fit_callback import around_fit
@@ -26,7 +26,7 @@ from keras_textdiff.models.task_checks import (
 )
 from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.cross_entropy import Denoiser
-from keras_textdiff.utils import random, registration
+from keras_textdiff.utils import processes, random, registration
 from keras_textdiff.utils.checks import check_texts
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
@@ -153,6 +153,11 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Update and return the objective's metrics."""
+        has_target = ops.any(ops.cast(x["target_mask"], "bool"), axis=1)
+        num_rows = ops.sum(ops.cast(has_target, "float32"))
+        # Keras has counted all rows: take back those that only fill a batch up.
+        excess = num_rows - ops.shape(x["target_mask"])[0]
+        self._loss_tracker.update_state(y_pred["loss"], sample_weight=excess)
         for name, (total, count) in y_pred["metrics"].items():
             mean = total / ops.maximum(count, 1.0)
             self._objective.metrics[name].update_state(mean, sample_weight=count)
@@ -164,8 +169,12 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         """Return the `BatchChecker` of this model's tokenized batches."""
         return BatchChecker(self.backbone.vocabulary_size, self.backbone.has_encoder)
 
-    def _make_batches(self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False):
-        """Return tokenized batches and the checker that saw them."""
+    def _make_batches(
+        self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False, fill=True
+    ):
+        """Return tokenized batches, filled up for the devices, and the checker that saw them."""
+        processes.check_laid_out(self.variables)
+        num_groups = processes.num_local_row_groups()
         checker = self.make_checker()
         if isinstance(x, dict) and "token_ids" in x:
             x = checker(x)  # all rows now, not when training gets to them
@@ -192,7 +201,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         def prepare(examples, epoch):
             batch = checker(tokenize(examples, epoch))
             self._check_length(longest_document(batch))
-            return batch
+            return fill_rows(batch, num_groups) if fill else batch
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
@@ -314,13 +323,19 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
 
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
-        batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps)
-        inputs = (
-            ({key: value for key, value in batch.items() if key != "target_mask"},)
-            for batch in _unpack_batches(batches)
-        )
+        batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps, fill=False)
+        is_row = []  # False where a row was added for the devices
+
+        def filled():
+            for batch in _unpack_batches(batches):
+                num_rows = len(batch["token_ids"])
+                batch = fill_rows(batch, processes.num_local_row_groups())
+                is_row.extend(index < num_rows for index in range(len(batch["token_ids"])))
+                yield ({key: value for key, value in batch.items() if key != "target_mask"},)
+
         with _no_surprise_at_the_end(steps), self._state_kept(batches):
-            return keras.Model.predict(self, inputs, steps=steps, **kwargs)
+            logits = keras.Model.predict(self, filled(), steps=steps, **kwargs)
+        return logits[np.array(is_row[: len(logits)])]
 
     # === Configuration ===
 

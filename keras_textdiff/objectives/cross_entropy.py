@@ -1,16 +1,18 @@
 """The model as objectives see it, and cross-entropy without the logits of all positions at once.
 
-Shapes: B batch, L length, N positions, D hidden size, V vocabulary, C positions of one chunk.
+Shapes: B batch, L length, N positions, D hidden size, V vocabulary, C positions of one chunk,
+G groups.
 """
 
 import dataclasses
 from typing import Any
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.compilation import while_loop
+from keras_textdiff.utils.processes import num_row_groups
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
 MAXIMUM_CHUNK = 1024  # positions; the last chunk is filled up to the size of the others
@@ -132,18 +134,29 @@ def cross_entropy(
     matrix = output_matrix(embedding)  # (V, D)
     vocabulary_size = embedding.input_dim
     soft_cap = embedding.logit_soft_cap
-    num_positions = ops.shape(hidden_states)[0]
+    num_positions = group_size = ops.shape(hidden_states)[0]
+    # Devices that share a batch hold G groups of rows; each goes through its own, chunk by chunk.
+    num_groups = num_row_groups()
+    if num_groups > 1 and num_positions % num_groups == 0:
+        group_size = num_positions // num_groups
+    else:
+        num_groups = 1
     chunk = max(1, min(chunk_elements // vocabulary_size, MAXIMUM_CHUNK))
-    if isinstance(num_positions, int):  # else the batch size is known only when it runs
-        chunk = -(-num_positions // -(-num_positions // chunk))
-    num_chunks = -(-num_positions // chunk)
-    padding = num_chunks * chunk - num_positions
-    targets = ops.pad(ops.cast(targets, "int32"), [[0, padding]])
-    weights = ops.pad(ops.cast(weights, "float32"), [[0, padding]])
-    if uniforms is not None:
-        uniforms = ops.pad(uniforms, [[0, padding]], constant_values=0.5)
+    if isinstance(group_size, int):  # else the batch size is known only when it runs
+        chunk = -(-group_size // -(-group_size // chunk))
+    num_chunks = -(-group_size // chunk)
+    padding = num_chunks * chunk - group_size
 
-    def run_chunk(hidden, matrix, target, weight, uniform):
+    def grouped(x, fill=0):  # (N, ...) to (G, N / G and padding, ...)
+        x = ops.reshape(x, (num_groups, group_size, *x.shape[1:]))
+        return ops.pad(x, [[0, 0], [0, padding], *[[0, 0]] * (len(x.shape) - 2)], "constant", fill)
+
+    targets = grouped(ops.cast(targets, "int32"))
+    weights = grouped(ops.cast(weights, "float32"))
+    if uniforms is not None:
+        uniforms = grouped(uniforms, 0.5)
+
+    def run_chunk(matrix, hidden, target, weight, uniform=None):
         """Return per-position losses and candidates, and the gradients, of one chunk."""
         logits = ops.cast(ops.einsum("cd,vd->cv", hidden, matrix), "float32")  # (C, V)
         if soft_cap is not None:
@@ -155,7 +168,7 @@ def cross_entropy(
         log_total = ops.logsumexp(logits, axis=-1)  # (C,)
         losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
         if not differentiate:
-            return losses, candidates, None, None
+            return losses, candidates
         gradient = ops.exp(logits - log_total[:, None])
         hit = ops.arange(vocabulary_size, dtype="int32")[None] == target[:, None]
         gradient = ops.where(hit, gradient - 1.0, gradient) * weight[:, None]
@@ -167,31 +180,27 @@ def cross_entropy(
         return losses, candidates, hidden_gradient, matrix_gradient
 
     def run(hidden_states, matrix):
-        hidden_states = ops.pad(hidden_states, [[0, padding], [0, 0]])
+        hidden_states = grouped(hidden_states)
         losses = ops.zeros_like(weights)
         candidates = ops.zeros_like(targets)
         gradients = ()
         if differentiate:
-            gradients = (ops.zeros_like(hidden_states), ops.zeros_like(matrix, dtype="float32"))
+            of_matrix = ops.zeros((num_groups, *matrix.shape), dtype="float32")
+            gradients = (ops.zeros_like(hidden_states), of_matrix)
 
         def body(index, losses, candidates, gradients):
             start = index * chunk
 
             def part(x):
-                shape = (chunk,) if len(x.shape) == 1 else (chunk, x.shape[1])
-                return ops.slice(x, (start, 0)[: len(x.shape)], shape)
+                shape = (num_groups, chunk, *x.shape[2:])
+                return ops.slice(x, (0, start, 0)[: len(x.shape)], shape)
 
-            new = run_chunk(
-                part(hidden_states),
-                matrix,
-                part(targets),
-                part(weights),
-                None if uniforms is None else part(uniforms),
-            )
-            losses = ops.slice_update(losses, (start,), new[0])
-            candidates = ops.slice_update(candidates, (start,), new[1])
+            arrays = [hidden_states, targets, weights, *([] if uniforms is None else [uniforms])]
+            new = _map_groups(lambda *parts: run_chunk(matrix, *parts), [part(x) for x in arrays])
+            losses = ops.slice_update(losses, (0, start), new[0])
+            candidates = ops.slice_update(candidates, (0, start), new[1])
             if differentiate:
-                hidden_gradient = ops.slice_update(gradients[0], (start, 0), new[2])
+                hidden_gradient = ops.slice_update(gradients[0], (0, start, 0), new[2])
                 gradients = (hidden_gradient, gradients[1] + new[3])
             return index + 1, losses, candidates, gradients
 
@@ -202,11 +211,11 @@ def cross_entropy(
                 lambda index, *_: index < num_chunks, body, (0, losses, candidates, gradients)
             )
         _, losses, candidates, gradients = result
-        # One flat tensor, because a torch gradient function knows only one output. Token ids
-        # are exact in float32 up to 2**24.
-        loss = ops.sum(losses * weights)
-        packed = [loss[None], losses, ops.cast(candidates, "float32")]
-        return ops.concatenate(packed), gradients
+        # One tensor, because a torch gradient function knows only one output. Token ids are
+        # exact in float32 up to 2**24.
+        loss = ops.sum(losses * weights, axis=1, keepdims=True)
+        packed = [loss, losses, ops.cast(candidates, "float32")]
+        return ops.concatenate(packed, axis=1), gradients
 
     if differentiate:
 
@@ -216,10 +225,11 @@ def cross_entropy(
 
             def gradient(*args, upstream=None):
                 upstream = args[0] if upstream is None else upstream
-                scale = upstream[0]  # of the loss; the rest is not differentiable
+                scale = upstream[:, 0, None, None]  # of the loss; the rest is not differentiable
+                of_hidden = hidden_gradient[:, :group_size] * ops.cast(scale, hidden_gradient.dtype)
                 return (
-                    hidden_gradient[:num_positions] * ops.cast(scale, hidden_gradient.dtype),
-                    ops.cast(matrix_gradient * scale, matrix.dtype),
+                    ops.reshape(of_hidden, (num_positions, hidden_states.shape[-1])),
+                    ops.cast(ops.sum(matrix_gradient * scale, axis=0), matrix.dtype),
                 )
 
             return packed, gradient
@@ -228,9 +238,21 @@ def cross_entropy(
     else:
         packed, _ = run(hidden_states, matrix)
     end = num_chunks * chunk + 1
-    per_position = ops.stop_gradient(packed[1:end])[:num_positions]
-    candidates = ops.cast(ops.stop_gradient(packed[end:]), "int32")[:num_positions]
-    return CrossEntropy(packed[0], per_position, candidates)
+
+    def per_position(start):
+        values = ops.stop_gradient(packed[:, start : start + group_size])
+        return ops.reshape(values, (num_positions,))
+
+    candidates = ops.cast(per_position(end), "int32")
+    return CrossEntropy(ops.sum(packed[:, 0]), per_position(1), candidates)
+
+
+def _map_groups(function, arrays):
+    """Apply `function` to each group of `arrays`, tensors whose first axis is G."""
+    if arrays[0].shape[0] == 1:
+        results = function(*(x[0] for x in arrays))
+        return tree.map_structure(lambda x: x[None], results)
+    return ops.vectorized_map(lambda parts: function(*parts), arrays)
 
 
 def output_matrix(embedding):

@@ -120,6 +120,21 @@ def load_backbone(
     return _build_backbone(folder, backbone, load_weights)
 
 
+def read_backbone_config(handle, *, backbone_classes):
+    """Return the constructor's arguments of a preset's backbone, checked; nothing is built.
+
+    Args:
+        handle: see `locate_preset`.
+        backbone_classes: see `load_task`.
+
+    Raises:
+        ValueError: see `load_task`.
+    """
+    # Several machines may hold what does not fit into one.
+    backbone = _read_backbone(PresetFolder(handle), backbone_classes, None, float("inf"))
+    return backbone.config
+
+
 def load_preprocessor(handle, preprocessor_class, *, preprocessor_classes, **overrides):
     """Build the preprocessor of a preset.
 

@@ -5,6 +5,8 @@ import itertools
 import keras
 from keras import ops, tree
 
+from keras_textdiff.utils.processes import on_all_devices, split_rows
+
 
 def while_loop(condition, body, loop_vars, maximum_iterations=None):
     """Run `body` while `condition` holds: compiled on jax and tensorflow, plain on torch.
@@ -28,14 +30,17 @@ def has_fast_fused_attention():
 
 
 def compile_function(model, function):
-    """Compile `function` of one nest of arrays, with `model`'s current weights.
+    """Compile `function` of a dict of arrays, with `model`'s current weights.
+
+    Under a `keras.distribution`, the rows are split as `processes.split_rows` says.
 
     Args:
         model: a compiled `keras.Model`; `jit_compile` and `run_eagerly` are respected.
-        function: callable, nest of tensors to nest of tensors; may call `model`.
+        function: callable, dict of tensors, "token_ids" `(B, L)` among them, to nest of tensors;
+            may call `model`.
 
     Returns:
-        Callable, nest of arrays to nest of NumPy arrays. Weights are read at each call.
+        Callable, dict of arrays to nest of NumPy arrays. Weights are read at each call.
     """
     backend = keras.config.backend()
     eager = model.run_eagerly or (backend == "jax" and not model.jit_compile)
@@ -55,7 +60,7 @@ def compile_function(model, function):
         run = function
 
     def call(inputs):
-        inputs = tree.map_structure(ops.convert_to_tensor, inputs)
+        inputs = split_rows(inputs)
         return tree.map_structure(ops.convert_to_numpy, run(inputs))
 
     return call
@@ -68,7 +73,7 @@ def _compile_jax(model, function):
     def stateless(state, inputs):
         variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)
         with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
-            return function(inputs)
+            return on_all_devices(function(inputs))
 
     def run(inputs):
         variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_textdiff.backbones.layers.feed_forward import GATED_ACTIVATIONS
+from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.registration import register
 
 
@@ -77,7 +78,7 @@ class MixtureOfExperts(keras.layers.Layer):
         shape = ops.shape(x)
         x = ops.reshape(x, (-1, shape[-1]))  # (T, D), T tokens
         probabilities = ops.softmax(ops.cast(self.router(x), "float32"), axis=-1)  # (T, E)
-        weights, selected = ops.top_k(probabilities, self.num_experts_per_token)
+        weights, selected = _top_k(probabilities, self.num_experts_per_token)
         if self.normalize_weights:
             weights = weights / ops.sum(weights, axis=-1, keepdims=True)
         routed = ops.one_hot(selected, self.num_experts, dtype=weights.dtype)  # (T, k, E)
@@ -107,3 +108,12 @@ class MixtureOfExperts(keras.layers.Layer):
             "normalize_weights": self.normalize_weights,
             "use_bias": self.use_bias,
         }
+
+
+def _top_k(x, k):
+    """Return the k largest numbers of each row and their indices, the first where equal."""
+    if num_row_groups() == 1:
+        return ops.top_k(x, k)
+    # For its top-k, XLA sends all rows to all devices; not so for a sort.
+    indices = ops.argsort(-x, axis=-1)[:, :k]
+    return ops.take_along_axis(x, indices, axis=-1), indices

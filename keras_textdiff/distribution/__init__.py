@@ -1,0 +1,38 @@
+"""Models on many devices: layout maps for `keras.distribution`, on jax.
+
+What to type, on one machine or, with the first line, on each host of a TPU pod or GPU cluster:
+
+```python
+keras.distribution.initialize()  # several hosts only: before anything else
+mesh = keras.distribution.DeviceMesh(
+    (num_devices, 1), ("batch", "model"), keras.distribution.list_devices()
+)
+layouts = keras_textdiff.distribution.layout_map("my_preset", mesh, fully_sharded=True)
+keras.distribution.set_distribution(
+    keras.distribution.ModelParallel(
+        layout_map=layouts, batch_dim_name="batch", auto_shard_dataset=False
+    )
+)
+lm = keras_textdiff.models.DiffusionLM.from_preset("my_preset")
+lm.compile(optimizer=keras.optimizers.AdamW(1e-4))
+lm.fit(texts, batch_size=256)
+```
+
+- From scratch, pass the configuration to `layout_map`, a dict such as `transformer_config("base")`,
+  and make the backbone and the `DiffusionLM` behind `set_distribution`.
+- With `ar2diff`, convert once without a distribution, `lm.save_to_preset("my_preset")`, and go on
+  as above. Where the source fits beside the model, `layout_map(ar2diff(source).backbone, mesh)`
+  and `ar2diff(source)` again, behind `set_distribution`, will do as well.
+- With several hosts, each passes its own part of every batch: `keras_textdiff.data.mixture` and
+  `pipeline` give a process its own rows.
+- Losses, generated tokens and scores are those of one device up to rounding. Batches that do not
+  divide evenly are filled up with rows that do not count.
+- `enable_lora` and `quantize("int8")` keep the layout; other quantization does not.
+
+Tested on 8 virtual CPU devices of one process. Runs of several processes, TPUs and GPUs could not
+be tried here.
+"""
+
+from keras_textdiff.distribution.layout_map import layout_map
+
+__all__ = ["layout_map"]
