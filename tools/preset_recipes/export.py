@@ -11,24 +11,29 @@ from preset_recipes import card
 MAXIMUM_BYTES = 12_000_000
 
 
-def write_preset(workshop, stage, directory):
-    """Write the preset of a finished stage; return its folder.
+def write_preset(workshop, stage):
+    """Write the weights of a finished stage in bfloat16, with a description.
 
     Raises:
-        ValueError: where it is larger than a preset may be that ships.
+        ValueError: where they take more than a preset that ships may have.
     """
+    directory = workshop.shipped(stage)
     cls = CausalLM if stage == "ar" else DiffusionLM
     model = cls.from_preset(workshop.preset(stage), dtype="bfloat16")
     shutil.rmtree(directory, ignore_errors=True)
     model.save_to_preset(directory)
     add_metadata(directory, description=card.description(workshop, stage))
-    (directory / "README.md").write_text(card.make_card(workshop, stage), encoding="utf-8")
     if size_of(directory) > MAXIMUM_BYTES:
         raise ValueError(
             f"{directory} has {size_of(directory)} bytes; a preset that ships has at most "
             f"{MAXIMUM_BYTES}. Make the recipe smaller."
         )
-    return directory
+
+
+def write_card(workshop, stage):
+    """Write the model card of a preset; it is measured for that, where it has not been."""
+    path = workshop.shipped(stage) / "README.md"
+    path.write_text(card.make_card(workshop, stage), encoding="utf-8")
 
 
 def add_metadata(directory, **metadata):

@@ -72,12 +72,12 @@ def make_presets(recipe, plan, corpus, folder):
         for stage in plan.steps:
             workshop.run(stage)
             write(f"{stage} is trained: {workshop.result(stage)['seconds'] / 60:.1f} minutes")
-        for stage in plan.steps:
-            write(f"{stage}: {json.dumps(scores.measure(workshop, stage)['scores'])}")
         finished = {}
         for stage in plan.steps:
-            name = recipes.preset_name(stage, recipe.domain)
-            finished[name] = export.write_preset(workshop, stage, folder / "presets" / name)
-            size = export.size_of(finished[name]) / 1e6
-            write(f"{finished[name]}: {size:.2f} MB")
+            export.write_preset(workshop, stage)
+            write(f"{stage}: {json.dumps(scores.measure(workshop, stage)['scores'])}")
+            export.write_card(workshop, stage)
+            directory = workshop.shipped(stage)
+            finished[directory.name] = directory
+            write(f"{directory}: {export.size_of(directory) / 1e6:.2f} MB")
         return finished

@@ -52,7 +52,12 @@ class Recipe:
     segment_steps: int = 100
     held_out: int = 512
     generated: int = 64
-    sampler: tuple = (("num_denoising_steps", 20), ("temperature", 0.3), ("num_canvases", 8))
+    sampler: tuple = (
+        ("num_denoising_steps", 40),
+        ("temperature", 0.5),
+        ("update_proportion", 0.2),
+        ("num_canvases", 8),
+    )
     temperature: float = 0.5
     prompts: tuple = ()
     gaps: tuple = ()
@@ -75,10 +80,10 @@ class Recipe:
 RECIPES = {
     "python": Recipe(
         "python",
-        prompts=("def get_name(self", "def __init__(self", "def is_", "def close("),
+        prompts=("def get_name(self", "def __init__(self", "def is_", "def __repr__(self"),
         gaps=(
             (("def get_name(self):\n    return ", ""), (4,)),
-            (("def __len__(self):\n", "len(self._data)"), (4,)),
+            (("def __len__(self):\n    return ", "(self._data)"), (1,)),
         ),
     ),
     "english": Recipe(

@@ -23,7 +23,7 @@ def measure(workshop, stage):
     """Return the scores, samples and infilled texts of a stage's model; kept in scores.json.
 
     Args:
-        workshop: `Workshop` whose stage has been trained.
+        workshop: `Workshop` whose stage has been trained and written as a preset.
         stage: "ar", "ar2diff" or "diffusion".
     """
     path = workshop.folder / stage / "scores.json"
@@ -61,21 +61,22 @@ def measure(workshop, stage):
 
 
 def load_writer(workshop, stage):
-    """Return a stage's model, compiled, and a function from prompts to texts."""
+    """Return a stage's model as it ships, compiled, and a function from prompts to texts."""
     recipe = workshop.recipe
     if stage == "ar":
-        lm = CausalLM.from_preset(workshop.preset(stage), dtype="float32")
+        lm = CausalLM.from_preset(workshop.shipped(stage), dtype="float32")
         sampler = keras_hub.samplers.RandomSampler(temperature=recipe.temperature, seed=recipe.seed)
         lm.compile(sampler=sampler, jit_compile=jit_compile())
         return lm, lm.generate
-    lm = DiffusionLM.from_preset(workshop.preset(stage), dtype="float32")
+    lm = DiffusionLM.from_preset(workshop.shipped(stage), dtype="float32")
     lm.compile(sampler=SundaeSampler(**dict(recipe.sampler)), jit_compile=jit_compile())
     return lm, lambda prompts: lm.generate(prompts, seed=recipe.seed, batch_size=16)
 
 
 def opening_prompts(workshop):
     """Return the beginnings of held-out texts: a function's first line, a sentence's two words."""
-    pattern = r"[^\n]*\n" if workshop.recipe.domain == "python" else r"\S+ \S+"
+    pattern = r"[^\n]+" if workshop.recipe.domain == "python" else r"\S+ \S+"
+    # A line without its end: the tokenizer joins that to the next line's spaces.
     found = [re.match(pattern, text) for text in workshop.held_out]
     prompts = [match.group() for match in found if match and match.group()[:1] != "@"]
     return list(dict.fromkeys(prompts))[: workshop.recipe.generated]

@@ -19,7 +19,7 @@ from keras_textdiff.models import (
 )
 from keras_textdiff.training import ExactResume
 from keras_textdiff.utils import random
-from preset_recipes.recipes import PASSES_PER_STEP
+from preset_recipes.recipes import PASSES_PER_STEP, preset_name
 
 
 class Workshop:
@@ -48,6 +48,10 @@ class Workshop:
     def preset(self, stage):
         """Return the folder of a stage's model in float32; it is there once the stage is done."""
         return self.folder / stage / "preset"
+
+    def shipped(self, stage):
+        """Return the folder of a stage's preset as it ships."""
+        return self.folder / "presets" / preset_name(stage, self.recipe.domain)
 
     def result(self, stage):
         """Return what is known of a finished stage's training, or None."""
