@@ -17,6 +17,8 @@ from preset_recipes import card, export, pipeline, recipes, scores, stages, text
 
 import keras_textdiff
 
+pytestmark = pytest.mark.backend_free  # the tool trains on one backend; what it calls runs on all
+
 LINES = [f"def f{n}(x):\n    return x + {n % 7}" for n in range(40)]
 CORPUS = texts.Corpus(LINES[:32], LINES[32:], "a few lines made up for a test", "none needed")
 RECIPE = dataclasses.replace(
