@@ -156,7 +156,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         has_target = ops.any(ops.cast(x["target_mask"], "bool"), axis=1)
         num_rows = ops.sum(ops.cast(has_target, "float32"))
         # Keras has counted all rows: take back those that only fill a batch up.
-        excess = num_rows - ops.shape(x["target_mask"])[0]
+        excess = num_rows - ops.cast(ops.shape(has_target)[0], "float32")
         self._loss_tracker.update_state(y_pred["loss"], sample_weight=excess)
         for name, (total, count) in y_pred["metrics"].items():
             mean = total / ops.maximum(count, 1.0)
