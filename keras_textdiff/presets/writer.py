@@ -1,7 +1,6 @@
 """Write presets so that the one before stays whole until the new one is."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -188,6 +187,11 @@ def _flush(directory):
 @contextlib.contextmanager
 def _lock(directory):
     """Hold a folder's lock, which ends with the process; yield whether it was free."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield False
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:

@@ -285,7 +285,8 @@ def test_an_encoder_with_span_corruption_and_a_timing(tmp_path):
     cells = plan.make_cells(TINY, [0], tables=(1,))
     laboratory = make_laboratory(tmp_path)
     result = run_all(laboratory, find(cells, "table1/encoder-decoder-span_corruption/qa/seed0"))
-    assert set(result["metrics"]) == {"exact_match", "f1"}
+    levels = {f"cross_entropy_{level}" for level in stages.NOISE_LEVELS}
+    assert set(result["metrics"]) == {"exact_match", "f1", *levels}
     curve = result["training"][0]["curve"]
     assert len(curve) == 3
     assert curve[-1] < curve[0]
