@@ -76,6 +76,7 @@ def split_rows(batch):
     distribution = keras.distribution.distribution()
     if distribution is None:
         return {name: keras.ops.convert_to_tensor(value) for name, value in batch.items()}
+    require_distribution()
     import jax
 
     num_rows = len(batch["token_ids"])

@@ -151,6 +151,12 @@ def test_refusals(tmp_path):
 def test_other_backends_say_that_they_cannot():
     with pytest.raises(ValueError, match="splits models and batches on jax alone"):
         layout_map(tiny.BACKBONE, None)
+    lm = tiny.diffusion_lm()
+    lm.compile()
+    with keras.distribution.DataParallel(devices=["cpu:0"]).scope():
+        for method in (lm.fit, lm.evaluate, lm.predict, lm.score):
+            with pytest.raises(ValueError, match="it would do nothing"):
+                method(tiny.inputs())
 
 
 @on_jax
