@@ -89,10 +89,10 @@ class Pipe(logging.Handler):
 
 
 def digest_of(groups):
-    """Return a digest of a dict of dicts of arrays."""
+    """Return a digest of weights and optimizer; metrics start anew with an epoch."""
     digest = hashlib.sha256()
-    for group, arrays in sorted(groups.items()):
-        for key, array in sorted(arrays.items()):
+    for group in ("model", "optimizer"):
+        for key, array in sorted(groups[group].items()):
             digest.update(f"{group} {key}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

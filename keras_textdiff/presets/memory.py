@@ -1,5 +1,6 @@
 """Whether a model fits into this machine, found out before it is built."""
 
+import math
 import os
 
 import keras
@@ -23,9 +24,9 @@ def check_memory(backbone, policy, maximum_gigabytes=None):
     Args:
         backbone: `Serialized` backbone; its class has `parameter_count_from_config`.
         policy: dtype policy's name, `keras.DTypePolicy` or None for the default one.
-        maximum_gigabytes: float, or None for this machine's memory.
+        maximum_gigabytes: float, infinite for no limit, or None for this machine's memory.
     """
-    if maximum_gigabytes is not None:
+    if maximum_gigabytes not in (None, math.inf):
         check_number("maximum_gigabytes", maximum_gigabytes, minimum=0)
     try:
         count = backbone.cls.parameter_count_from_config(backbone.config)
