@@ -59,15 +59,15 @@ class Tell(keras.callbacks.Callback):
     def __init__(self, write, num_steps=None, compare=False):
         super().__init__()
         self.write = write
-        self._steps = num_steps and iter(range(1, num_steps))  # no plain attribute: is not saved
-        self._compare = compare
+        # Iterators, because ExactResume saves and restores plain attributes.
+        self._steps = num_steps and iter(range(1, num_steps))
+        self._compare = iter([compare])
 
     def on_train_begin(self, logs=None):
         self.write("training")
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._compare:
-            self._compare = False
+        if next(self._compare, False):
             self.write(f"found {digest_of(run_state.copy_variables(self.model))}")
 
     def on_train_batch_end(self, batch, logs=None):

@@ -27,6 +27,8 @@ lm.fit(texts, batch_size=256)
   `pipeline` give a process its own rows.
 - Losses, generated tokens and scores are those of one device up to rounding. Batches that do not
   divide evenly are filled up with rows that do not count.
+- Under data parallel, gradients are all that devices exchange, once for each denoiser call of the
+  objective (SUNDAE with one unroll: twice), where XLA does not add them first; on CPU it does not.
 - `enable_lora` and `quantize("int8")` keep the layout; other quantization does not.
 
 Tested on 8 virtual CPU devices of one process. Runs of several processes, TPUs and GPUs could not
