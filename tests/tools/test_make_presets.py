@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from preset_recipes import card, export, pipeline, recipes, scores, stages, texts
@@ -124,7 +123,6 @@ def test_a_stopped_run_ends_with_the_same_weights(finished, tmp_path, capsys):
         np.testing.assert_allclose(found, expected[name], atol=1e-6, err_msg=name)
 
 
-@pytest.mark.skipif(keras.config.backend() != "jax", reason="once is enough: no backend matters")
 def test_a_killed_process_goes_on(finished, tmp_path):
     folder, _ = finished
     program = (
