@@ -46,7 +46,7 @@ SURFACE = {
         "text_source",
         "tfds_source",
     ],
-    "keras_textdiff.distribution": ["layout_map"],
+    "keras_textdiff.distribution": ["initialize", "layout_map"],
     "keras_textdiff.evaluation": [
         "CodeTask",
         "CrossEntropyTask",
@@ -77,7 +77,7 @@ SURFACE = {
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
-    "keras_textdiff.training": ["ExactResume", "GuardedOptimizer"],
+    "keras_textdiff.training": ["ExactResume", "GuardedOptimizer", "RollBack", "WarmUp"],
 }
 ARGUMENTS = {
     "training.ExactResume": "directory save_every_steps max_to_keep",
@@ -101,6 +101,9 @@ ARGUMENTS = {
     "models.DiffusionLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.compile": "self optimizer objective sampler kwargs",
     "models.CausalLM.generate": "self inputs max_length stop_token_ids strip_prompt",
+    "distribution.initialize": "coordinator_address num_processes process_id",
+    "training.RollBack": "resume after_skipped max_roll_backs check_every",
+    "training.WarmUp": "schedule num_steps",
     "distribution.layout_map": "backbone device_mesh fully_sharded",
     "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
     "data.UL2": "weights mode_token_ids sentinel_token_ids",

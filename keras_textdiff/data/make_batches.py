@@ -99,7 +99,7 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endle
         return x
     if isinstance(x, (str, bytes)):
         raise ValueError("Pass a list of strings. Got one string.")
-    if isinstance(x, (list, tuple, dict, np.ndarray)) or hasattr(x, "__array__"):
+    if in_memory(x):
         batch_size = check_integer(
             "batch_size", 32 if batch_size is None else batch_size, minimum=1
         )
@@ -144,6 +144,11 @@ def make_batches(x, prepare, *, batch_size, shuffle, seed, num_steps=None, endle
     if next(iter(batches), None) is None:
         raise ValueError("There is nothing to train or evaluate on: the dataset is empty.")
     return batches
+
+
+def in_memory(x):
+    """Return whether `x` holds examples, not batches."""
+    return isinstance(x, (list, tuple, dict, np.ndarray)) or hasattr(x, "__array__")
 
 
 class _Iterable:

@@ -4,7 +4,7 @@ import grain
 
 from keras_textdiff.utils import random
 from keras_textdiff.utils.checks import check_integer, check_number
-from keras_textdiff.utils.processes import process_index_and_count
+from keras_textdiff.utils.processes import row_part
 
 SHUFFLE_WINDOW = 1024  # rows held in memory to shuffle a source without random access
 SMALL = 2**16  # rows below which grain's own shuffling takes milliseconds a row
@@ -17,7 +17,8 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
     more often than a large one. Proportions hold in every stretch of the stream. The same
     arguments give the same rows in the same order, and every position can be entered again.
 
-    Each process reads its own part of every source. `keras.distribution.initialize` comes before.
+    Each process reads its own part of every source. Call `keras_textdiff.distribution.initialize`
+    and set the distribution before: processes that share rows, under tensor parallel, read the same.
 
     Args:
         sources: list of `grain.MapDataset` or `grain.IterDataset` of rows, as the sources in
@@ -26,8 +27,9 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
         weights: list of positive numbers, how often each source is drawn from, exact to 1%; None
             means equally often.
         seed: int of all shuffling.
-        process_index: int, which process this is; None means what jax says, 0 elsewhere.
-        process_count: int, how many there are; None means what jax says, 1 elsewhere.
+        process_index: int, whose part this is; None means that of this process.
+        process_count: int, how many parts there are; None means as many as processes, or groups
+            of processes that share rows.
 
     Returns:
         `grain.MapDataset`, or `grain.IterDataset` where one of the sources is.
@@ -54,7 +56,7 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
     weights = [check_number("weights entry", weight, minimum=1e-9) for weight in weights]
     check_integer("seed", seed)
     if process_index is None or process_count is None:
-        process_index, process_count = process_index_and_count()
+        process_index, process_count = row_part()
     check_integer("process_count", process_count, minimum=1)
     check_integer("process_index", process_index, minimum=0, maximum=process_count - 1)
     streams = []

@@ -3,7 +3,7 @@
 What to type, on one machine or, with the first line, on each host of a TPU pod or GPU cluster:
 
 ```python
-keras.distribution.initialize()  # several hosts only: before anything else
+keras_textdiff.distribution.initialize()  # several hosts only: before anything else
 mesh = keras.distribution.DeviceMesh(
     (num_devices, 1), ("batch", "model"), keras.distribution.list_devices()
 )
@@ -36,5 +36,6 @@ be tried here.
 """
 
 from keras_textdiff.distribution.layout_map import layout_map
+from keras_textdiff.utils.initialize import initialize
 
-__all__ = ["layout_map"]
+__all__ = ["initialize", "layout_map"]

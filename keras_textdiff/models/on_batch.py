@@ -8,6 +8,7 @@ from keras import ops, tree
 
 from keras_textdiff.data.batches import num_examples
 from keras_textdiff.models.task_checks import check_fit_arguments, check_optimizer
+from keras_textdiff.utils.replicas import averaged_gradients
 
 
 class OnBatch:
@@ -39,7 +40,7 @@ class OnBatch:
         check_fit_arguments(y, {"sample_weight": sample_weight, "class_weight": class_weight})
         self._check_compiled("train_on_batch")
         check_optimizer(self.optimizer, self.trainable_variables)
-        with self._state_kept():
+        with self._state_kept(), averaged_gradients(self):
             batch = self._one_batch(x, training=True)
             return keras.Model.train_on_batch(self, batch, return_dict=return_dict)
 

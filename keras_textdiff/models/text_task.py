@@ -13,7 +13,7 @@ from keras_textdiff.backbones.attention_masks import segment_starts
 from keras_textdiff.backbones.text_backbone import TextBackbone
 from keras_textdiff.backbones.transformer_backbone import TransformerBackbone
 from keras_textdiff.data.batches import BatchChecker, fill_rows, longest_document
-from keras_textdiff.data.make_batches import make_batches, read_ahead
+from keras_textdiff.data.make_batches import in_memory, make_batches, read_ahead
 from keras_textdiff.models.changed_weights import ChangedWeights
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
@@ -28,6 +28,7 @@ from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.cross_entropy import Denoiser
 from keras_textdiff.utils import processes, random, registration
 from keras_textdiff.utils.checks import check_texts
+from keras_textdiff.utils.replicas import averaged_gradients, mean_over_replicas, num_replicas
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 
@@ -56,7 +57,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         self.preprocessor = preprocessor
         inputs = backbone.input
         super().__init__(inputs=inputs, outputs=backbone.logits(backbone(inputs)), **kwargs)
-        self.seed_generator = keras.random.SeedGenerator(random.fresh_seed())
+        self.seed_generator = random.SeedGenerator(random.fresh_seed())
 
     # === The objective ===
 
@@ -73,6 +74,8 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         objective = objectives.get(self.default_objective if objective is None else objective)
         check_attention(objective, self.backbone.attention, self.default_objective)
         self._objective = _Holder(objective)
+        if keras.config.backend() == "tensorflow" and num_replicas(self) > 1:
+            kwargs.setdefault("jit_compile", False)  # XLA does not add up replicas' gradients
         keras.Model.compile(self, optimizer=optimizer, loss=None, **kwargs)
 
     @property
@@ -149,19 +152,29 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         loss = y_pred["loss"]
         for extra in self.losses:
             loss = loss + ops.cast(ops.sum(extra), loss.dtype)
-        return loss
+        # The value is that of all replicas, the gradient this one's part.
+        return loss + ops.stop_gradient(mean_over_replicas(loss) - loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Update and return the objective's metrics."""
         has_target = ops.any(ops.cast(x["target_mask"], "bool"), axis=1)
-        num_rows = ops.sum(ops.cast(has_target, "float32"))
+        num_rows = mean_over_replicas(ops.sum(ops.cast(has_target, "float32")))
         # Keras has counted all rows: take back those that only fill a batch up.
         excess = num_rows - ops.cast(ops.shape(has_target)[0], "float32")
-        self._loss_tracker.update_state(y_pred["loss"], sample_weight=excess)
-        for name, (total, count) in y_pred["metrics"].items():
-            mean = total / ops.maximum(count, 1.0)
-            self._objective.metrics[name].update_state(mean, sample_weight=count)
+        loss = mean_over_replicas(y_pred["loss"])
+        self._loss_tracker.update_state(loss, sample_weight=excess)
+        names = list(y_pred["metrics"])
+        pairs = mean_over_replicas(ops.stack([ops.stack(y_pred["metrics"][n]) for n in names]))
+        means = pairs[:, 0] / ops.maximum(pairs[:, 1], 1e-9)
+        for index, name in enumerate(names):
+            metric = self._objective.metrics[name]
+            metric.update_state(means[index], sample_weight=pairs[index, 1])
         return self.get_metrics_result()
+
+    def _maybe_symbolic_build(self, **kwargs):
+        """Let Keras see what is not built yet; nothing is, and it cannot add up replicas' masks."""
+        if num_replicas(self) == 1:
+            super()._maybe_symbolic_build(**kwargs)
 
     # === Data ===
 
@@ -173,8 +186,9 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         self, x, *, batch_size=None, shuffle=False, num_steps=None, training=False, fill=True
     ):
         """Return tokenized batches, filled up for the devices, and the checker that saw them."""
-        processes.check_laid_out(self.variables)
-        num_groups = processes.num_local_row_groups()
+        processes.check_together(self)
+        share = in_memory(x)  # every process has all of them
+        multiple = processes.num_row_parts(self) // (1 if share else processes.row_part()[1])
         checker = self.make_checker()
         if isinstance(x, dict) and "token_ids" in x:
             x = checker(x)  # all rows now, not when training gets to them
@@ -201,7 +215,10 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         def prepare(examples, epoch):
             batch = checker(tokenize(examples, epoch))
             self._check_length(longest_document(batch))
-            return fill_rows(batch, num_groups) if fill else batch
+            if not fill:
+                return batch
+            batch = fill_rows(batch, multiple)
+            return processes.own_rows(batch) if share else batch
 
         seed = random.fresh_seed() if shuffle else 0
         batches = make_batches(
@@ -289,6 +306,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         }
         with (
             around_fit(self, arguments),
+            averaged_gradients(self),
             _no_surprise_at_the_end(steps_per_epoch),
             self._state_kept(batches),
         ):
@@ -323,19 +341,34 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
 
     def predict(self, x, *, batch_size=None, steps=None, **kwargs):
         """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
+        if processes.row_part()[1] > 1 and not in_memory(x):
+            raise ValueError(
+                "With several processes, `predict` takes examples in memory, the same in each: a "
+                f"list or a dict. Got a {type(x).__name__}."
+            )
         batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps, fill=False)
         is_row = []  # False where a row was added for the devices
 
         def filled():
             for batch in _unpack_batches(batches):
                 num_rows = len(batch["token_ids"])
-                batch = fill_rows(batch, processes.num_local_row_groups())
+                batch = fill_rows(batch, processes.num_row_groups())
                 is_row.extend(index < num_rows for index in range(len(batch["token_ids"])))
+                if keras.config.backend() == "jax":  # elsewhere each process predicts all
+                    batch = processes.own_rows(batch)
                 yield ({key: value for key, value in batch.items() if key != "target_mask"},)
 
         with _no_surprise_at_the_end(steps), self._state_kept(batches):
             logits = keras.Model.predict(self, filled(), steps=steps, **kwargs)
         return logits[np.array(is_row[: len(logits)])]
+
+    def predict_step(self, *args):
+        """Return the logits of a batch, those of all processes; see `keras.Model.predict`."""
+        outputs = super().predict_step(*args)
+        if keras.config.backend() != "jax":
+            return outputs
+        logits, non_trainable_variables = outputs
+        return processes.on_all_devices(logits), non_trainable_variables
 
     # === Configuration ===
 

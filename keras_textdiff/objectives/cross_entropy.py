@@ -13,6 +13,7 @@ from keras import ops, tree
 from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.processes import num_row_groups
+from keras_textdiff.utils.replicas import mean_over_replicas, num_replicas
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
 MAXIMUM_CHUNK = 1024  # positions; the last chunk is filled up to the size of the others
@@ -72,11 +73,12 @@ class Denoiser:
 def masked_mean_weights(mask):
     """Return weights that average over the True positions of `mask`, and their count.
 
-    Without a True position all weights are 0, and so is the loss.
+    Both mean the whole batch where replicas share it: the mean of the replicas' losses is the
+    batch's. Without a True position all weights are 0, and so is the loss.
     """
     mask = ops.cast(mask, "float32")
-    count = ops.sum(mask)
-    return mask / ops.maximum(count, 1.0), count
+    count = mean_over_replicas(ops.sum(mask))  # of one replica
+    return mask / ops.maximum(count, 1e-9), count * num_replicas()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,10 @@ class NextToken(Objective):
         loss, _, candidates = denoiser.cross_entropy(hidden_states, targets, weights)
         correct = ops.logical_and(ops.equal(candidates, targets), mask)
         return loss, {
-            "accuracy": (ops.sum(ops.cast(correct, "float32")), count),
+            "accuracy": (
+                ops.sum(ops.cast(correct, "float32")),
+                ops.sum(ops.cast(mask, "float32")),
+            ),
             "supervised_tokens": (count, ops.ones_like(count)),
         }
 

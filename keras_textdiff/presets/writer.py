@@ -24,6 +24,7 @@ from keras_textdiff.presets.folder import (
     file_checksum,
 )
 from keras_textdiff.presets.locate import previous_directory
+from keras_textdiff.utils import processes
 from keras_textdiff.utils.checks import check_number
 
 LOCKED_WITHIN = 60  # seconds from making a folder to locking it, with plenty to spare
@@ -32,7 +33,9 @@ LOCKED_WITHIN = 60  # seconds from making a folder to locking it, with plenty to
 def save_preset(model, directory, max_shard_size=10):
     """Save a task or a backbone as a preset that KerasHub reads too, with checksums.
 
-    Low-rank updates (LoRA) are merged into the saved weights.
+    Low-rank updates (LoRA) are merged into the saved weights. With several processes, all of them
+    call it with the same folder; the first one writes, and needs memory for the whole model where
+    each holds a part. What it raises, the others do not.
 
     Args:
         model: `keras_hub.models.Task` or `keras_hub.models.Backbone`.
@@ -50,6 +53,16 @@ def save_preset(model, directory, max_shard_size=10):
         check_number("max_shard_size", max_shard_size, minimum=1e-9)
     directory = _check_directory(directory)
     _check_model(model)
+    with _whole_weights(model):
+        try:
+            if processes.is_first_process():
+                _replace(directory, model, max_shard_size)
+        finally:
+            processes.wait_for_all(f"save_preset {directory.name}")
+
+
+def _replace(directory, model, max_shard_size):
+    """Write a preset beside `directory`, and put it in its place."""
     _restore_interrupted(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(directory)
@@ -62,6 +75,22 @@ def save_preset(model, directory, max_shard_size=10):
             _swap(unfinished, directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _whole_weights(model):
+    """Let the first process read weights of which several processes hold parts."""
+    split = [variable for variable in model.weights if not processes.is_readable(variable)]
+    values = [variable.value for variable in split]
+    for variable in split:
+        whole = processes.whole_array(variable)
+        if processes.is_first_process():
+            variable._value = whole
+    try:
+        yield
+    finally:
+        for variable, value in zip(split, values, strict=True):
+            variable._value = value
 
 
 def _check_directory(directory):

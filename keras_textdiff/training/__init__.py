@@ -1,6 +1,8 @@
-"""Training: callbacks and an optimizer for runs that matter."""
+"""Training: callbacks, an optimizer and a schedule for runs that matter."""
 
 from keras_textdiff.training.exact_resume import ExactResume
 from keras_textdiff.training.guarded_optimizer import GuardedOptimizer
+from keras_textdiff.training.roll_back import RollBack
+from keras_textdiff.training.warm_up import WarmUp
 
-__all__ = ["ExactResume", "GuardedOptimizer"]
+__all__ = ["ExactResume", "GuardedOptimizer", "RollBack", "WarmUp"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_textdiff.utils.orbax import import_orbax
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 NAME = re.compile(r"step_\d{10}_epoch_\d{6}")
 UNFINISHED = ".unfinished_"

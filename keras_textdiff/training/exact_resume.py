@@ -6,6 +6,8 @@ import signal
 import threading
 import warnings
 
+import keras
+
 from keras_textdiff.data.batches import IndexedBatches
 from keras_textdiff.models.fit_callback import FitCallback
 from keras_textdiff.training import run_state
@@ -14,8 +16,10 @@ from keras_textdiff.training.checkpoint_folder import CheckpointFolder, checkpoi
 from keras_textdiff.training.resuming_callbacks import ResumingCallbacks
 from keras_textdiff.utils import processes, random
 from keras_textdiff.utils.checks import check_integer
+from keras_textdiff.utils.replicas import num_replicas
 
 logger = logging.getLogger("keras_textdiff")
+SIGTERM_STEPS = 10  # steps after which several processes ask each other for a SIGTERM
 EXIT_CODE = 128 + signal.SIGTERM  # 143: what shells and schedulers report for a SIGTERM
 
 
@@ -32,7 +36,11 @@ class ExactResume(FitCallback):
     code 143. A checkpoint with NaN or inf is not kept. Where writing fails, say because the disk
     is full, training goes on with a warning, and the checkpoints before stay.
 
-    A run may go on with another number of devices of one process; then equal up to rounding.
+    A run may go on with another number of devices; then equal up to rounding.
+
+    Several processes all pass the same folder, which each must be able to read. The first one
+    writes, and needs memory for the whole model; they go on as many as they were. A SIGTERM that
+    one of them gets stops all, after at most 10 steps.
 
     Data in memory, a `PyDataset` and grain go on at once. Other iterables are read again from
     their start, without tokenizing: exact if they yield the same batches each time the script
@@ -103,36 +111,69 @@ class ExactResume(FitCallback):
             with self._handle_sigterm(), BackgroundWriter(self._folder, self.skipped) as writer:
                 self._writer = writer
                 yield
-                self._report(writer.wait())
+                self._wait_for_writer()
         finally:
             self._writer = self._arrays = self._run = None
         if self._terminated:  # when all was trained and saved
             raise SystemExit(EXIT_CODE)
 
+    @property
+    def is_running(self):
+        """Whether a `fit` that this callback is part of is under way."""
+        return self._writer is not None
+
+    def roll_back(self):
+        """Give weights and optimizer the newest valid checkpoint's values; data go on.
+
+        Raises:
+            RuntimeError: where there is no valid checkpoint.
+        """
+        self._wait_for_writer()
+        name, _ = self._find()
+        if name is None:
+            raise RuntimeError(
+                f"There is no valid checkpoint in {self._folder.path} to go back to. Save earlier."
+            )
+        arrays, _ = self._folder.read(name)
+        run_state.assign_variables(self.model, arrays)
+        _say(f"Back to {self._folder.path / name}, with the data that come now.")
+
+    def _find(self):
+        """Return `(name or None, {name: problem})`, as the first process finds it."""
+        found = None
+        if processes.is_first_process():
+            self._folder.remove_unfinished()
+            found = self._folder.newest_valid()
+        return processes.gather_json(found)[0]
+
     def _newest_valid(self):
-        self._folder.remove_unfinished()
-        name, problems = self._folder.newest_valid()
+        name, problems = self._find()
         self.skipped.clear()
         self.skipped.update(problems)
         for skipped, problem in problems.items():
-            print(f"Skipping checkpoint {self._folder.path / skipped}: {problem}.", flush=True)
+            _say(f"Skipping checkpoint {self._folder.path / skipped}: {problem}.")
         if name is None:
             if problems:
-                print("No checkpoint is valid: training starts from the beginning.", flush=True)
+                _say("No checkpoint is valid: training starts from the beginning.")
             return None, None
         arrays, run = self._folder.read(name)
         self._check_same_run(name, run)
-        print(
+        _say(
             f"Resuming from {self._folder.path / name}: epoch {run['epoch']}, batch "
-            f"{run['batch']}, {run['step']} steps in all.",
-            flush=True,
+            f"{run['batch']}, {run['step']} steps in all."
         )
         if run["num_devices"] != processes.num_devices():
-            print(
+            _say(
                 f"It was saved on {run['num_devices']} devices and goes on with "
-                f"{processes.num_devices()}: sums are rounded in another order from here on.",
-                flush=True,
+                f"{processes.num_devices()}: sums are rounded in another order from here on."
             )
+        index, count = processes.process_index_and_count()
+        if len(run["of_processes"]) != count:
+            raise ValueError(
+                f"{self._folder.path / name} was saved by {len(run['of_processes'])} processes, "
+                f"each with its own place in the data, and there are {count}. Start as many."
+            )
+        run |= run["of_processes"][index]
         return arrays, run
 
     def _check_same_run(self, name, run):
@@ -184,7 +225,7 @@ class ExactResume(FitCallback):
         self._num_read += num_batches - self._batch
         self._batch = num_batches
         self._report(self._writer.outcome())
-        if self._terminated:
+        if self._is_terminated():
             self._save_and_exit(epoch_ended=False)
         if self._step % self.save_every_steps == 0:
             self._save(epoch_ended=False)
@@ -192,12 +233,25 @@ class ExactResume(FitCallback):
     def epoch_ended(self, epoch):
         """Save the end of training, or on SIGTERM."""
         self._epoch, self._batch = epoch + 1, 0
-        if self._terminated:
+        if self._is_terminated(ask=True):
             self._save_and_exit(epoch_ended=True)
         if self._epoch == self._num_epochs or self.model.stop_training:
             self._save(epoch_ended=True)
 
+    def _is_terminated(self, ask=False):
+        """Return whether a process got a SIGTERM; several ask each other now and then."""
+        if processes.process_index_and_count()[1] == 1:
+            return self._terminated
+        if ask or self._step % SIGTERM_STEPS == 0:
+            self._terminated = any(processes.gather_json(self._terminated))
+            return self._terminated
+        return False
+
     # === Saving ===
+
+    def _wait_for_writer(self):
+        self._report(self._writer.wait())
+        processes.wait_for_all("checkpoint")
 
     def _restore(self):
         run_state.assign_variables(self.model, self._arrays)
@@ -223,25 +277,28 @@ class ExactResume(FitCallback):
             "epoch": self._epoch,
             "batch": self._batch,
             "ended": epoch_ended and bool(model.stop_training),
-            "position": self._batches.position(self._num_read, epoch_ended),
-            "callbacks": callbacks,
-            "random": random.get_states(),
-            "start_random": self._start_random,
             "description": self._description,
             "num_devices": processes.num_devices(),
             "names": run_state.variable_names(model),
         }
-        self._writer.start(name, arrays, run)
+        own = {
+            "position": self._batches.position(self._num_read, epoch_ended),
+            "callbacks": callbacks,
+            "random": random.get_states(),
+            "start_random": self._start_random,
+        }
+        run["of_processes"] = processes.gather_json(own)
+        if processes.is_first_process():
+            self._writer.start(name, arrays, run)
         self._saved = name
 
     def _save_and_exit(self, epoch_ended):
         self._save(epoch_ended)
-        self._report(self._writer.wait())
-        print(
+        self._wait_for_writer()
+        _say(
             f"SIGTERM: the newest checkpoint is {self._folder.path / self._folder.names()[-1]}."
             if self._folder.names()
-            else "SIGTERM: there is no checkpoint.",
-            flush=True,
+            else "SIGTERM: there is no checkpoint."
         )
         raise SystemExit(EXIT_CODE)
 
@@ -285,16 +342,21 @@ def _check_arguments(model, arguments):
     callbacks = arguments["callbacks"]
     if sum(isinstance(callback, ExactResume) for callback in callbacks) > 1:
         raise ValueError("A run has one ExactResume callback. Got several.")
-    if processes.process_index_and_count()[1] != 1:
+    if keras.config.backend() == "tensorflow" and num_replicas(model) > 1:
         raise ValueError(
-            "ExactResume saves what one process holds, on any number of its devices. Got a run of "
-            f"{processes.process_index_and_count()[1]} processes: train with one."
+            "ExactResume does not know the variables of a tf.distribute strategy. Train on one "
+            "device, or on jax or torch."
         )
     if model.steps_per_execution != 1:
         raise ValueError(
             "ExactResume counts single steps. Compile the model with steps_per_execution=1. "
             f"Got {model.steps_per_execution}."
         )
+
+
+def _say(text):
+    if processes.is_first_process():
+        print(text, flush=True)
 
 
 def _num_steps(arguments):

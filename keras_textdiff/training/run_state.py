@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from keras_textdiff.utils import registration
+from keras_textdiff.utils import processes, registration
 
 # What says nothing about a run: made-up names, and where classes live.
 _IGNORED = {"name", "tokenizer", "module", "registered_name", "build_config", "trainable"}
@@ -22,16 +22,18 @@ def variable_groups(model):
 
 
 def copy_variables(model):
-    """Return copies of all variables as a dict of dicts of NumPy arrays."""
-    return {
-        group: {
-            # A copy: training goes on in the same memory.
-            f"{index:06d}": np.array(keras.ops.convert_to_numpy(variable), copy=True)
-            for index, variable in enumerate(variables)
-        }
-        for group, variables in variable_groups(model).items()
-        if variables
-    }
+    """Return copies of all variables as a dict of dicts of NumPy arrays.
+
+    With several processes, all must call it, and the first one gets them.
+    """
+    copies = {}
+    for group, variables in variable_groups(model).items():
+        for index, variable in enumerate(variables):
+            value = processes.whole_array(variable)
+            if processes.is_first_process():
+                # A copy: training goes on in the same memory.
+                copies.setdefault(group, {})[f"{index:06d}"] = np.array(value, copy=True)
+    return copies
 
 
 def assign_variables(model, arrays):

@@ -13,6 +13,8 @@ import numpy as np
 from keras.src.backend.common import global_state  # Keras shows its global generator nowhere else
 from keras.src.random import seed_generator
 
+from keras_textdiff.utils.replicas import replica_index
+
 
 def generator(name, seed, *keys, step=0):
     """Return a NumPy generator for the stream `name`.
@@ -40,6 +42,19 @@ def uniform(generator, size):
 def fresh_seed():
     """Return a new seed, reproducible through `keras.utils.set_random_seed`."""
     return python_random.randrange(2**31)
+
+
+class SeedGenerator(keras.random.SeedGenerator):
+    """Keras' random seeds, other ones for each replica of a model that several train together."""
+
+    def next(self, ordered=True):
+        """Return the next seed, an int tensor `(2,)`."""
+        state = super().next(ordered=ordered)
+        index = replica_index()
+        if isinstance(index, int) and index == 0:
+            return state
+        offset = keras.ops.cast(index, state.dtype) * 0x9E37
+        return state + keras.ops.stack([offset, keras.ops.zeros_like(offset)])
 
 
 def row_keys(rows):

@@ -4,6 +4,7 @@ import keras
 from keras import ops, tree
 
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
+from keras_textdiff.utils.random import SeedGenerator
 from keras_textdiff.utils.registration import register
 
 
@@ -74,7 +75,7 @@ class TransformerBlock(keras.layers.Layer):
             )
             setattr(self, name, layer)
         self._norm_names = tuple(names)
-        self.seed_generator = keras.random.SeedGenerator() if dropout else None
+        self.seed_generator = SeedGenerator() if dropout else None
 
     def build(self, input_shape):
         """Build the sublayers for inputs `(B, L, D)`."""

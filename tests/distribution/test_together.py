@@ -1,0 +1,150 @@
+"""Two processes, or two devices of tensorflow, train one model: the results are those of one."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_textdiff import distribution
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+BACKEND = keras.config.backend()
+LAYOUTS = ("data", "tensor", "both") if BACKEND == "jax" else ("data",)
+NUM_PROCESSES = 1 if BACKEND == "tensorflow" else 2
+
+
+def start(folder, num_processes, process_id, port):
+    command = ["-m", "tests.distribution.together", folder, num_processes, process_id, port]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
+    )
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Return what one process alone wrote, and what those wrote that worked together."""
+    folder = tmp_path_factory.mktemp("together")
+    port = free_port()
+    runs = [start(folder / "alone", 1, 0, 0)]
+    runs += [start(folder / "two", NUM_PROCESSES, i, port) for i in range(NUM_PROCESSES)]
+    try:
+        for run in runs:
+            output, _ = run.communicate(timeout=600)
+            assert run.returncode == 0, output[-6000:]
+    finally:
+        for run in runs:
+            run.kill()
+    return folder
+
+
+def load(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["CausalLM", "DiffusionLM"])
+def test_results_are_those_of_one_process(results, layout, kind):
+    expected = load(results / "alone" / "alone" / kind / "0.npz")
+    paths = sorted((results / "two" / layout / kind).glob("*.npz"))
+    assert len(paths) == NUM_PROCESSES
+    found = [load(path) for path in paths]
+    # Replicas draw noise of their own where jax draws one for all.
+    same_noise = BACKEND == "jax" or kind == "CausalLM"
+    for name, value in expected.items():
+        for one in found:
+            if name == "stream resumed":
+                assert one[name] > 0  # and more was checked there
+            elif name.startswith("stream"):  # each process has read other rows than one does
+                np.testing.assert_array_equal(one[name], found[0][name], err_msg=name)
+                assert np.isfinite(one[name]).all()
+            elif same_noise or name in ("logits", "tokens", "scores"):
+                np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+            else:
+                np.testing.assert_array_equal(one[name], found[0][name], err_msg=name)
+    assert not same_noise or {"history loss", "evaluate again"} <= set(expected)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="jax draws the noise of all devices at once")
+def test_replicas_draw_noise_of_their_own(results):
+    alone = load(results / "alone" / "alone" / "DiffusionLM" / "0.npz")
+    together = load(results / "two" / "data" / "DiffusionLM" / "0.npz")
+    assert np.abs(alone["history loss"] - together["history loss"]).max() > 1e-3
+    # The noise differs, not what is learned: both fall.
+    assert together["history loss"][-1] < together["history loss"][0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_preset_is_whole(results, layout):
+    from keras_textdiff.models import DiffusionLM
+
+    place = results / "two" / layout / "DiffusionLM"
+    model = DiffusionLM.from_preset(place / "preset")
+    found = load(place / "0.npz")
+    for index, variable in enumerate(model.trainable_variables):
+        value = keras.ops.convert_to_numpy(variable)
+        np.testing.assert_array_equal(value, found[f"variable {index}"])
+
+
+# === Refusals ===
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="about the other backends")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("127.0.0.1:1", 2, None), "Pass all of"),
+        (("127.0.0.1", 2, 0), "host:port"),
+        (("127.0.0.1:1", 0, 0), "num_processes"),
+        (("127.0.0.1:1", 2, 2), "process_id"),
+        (("127.0.0.1:1", 2, -1), "process_id"),
+    ],
+)
+def test_bad_addresses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        distribution.initialize(*arguments)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about torch")
+def test_torch_without_an_environment(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ValueError, match="Start the processes with `torchrun`"):
+        distribution.initialize()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about tensorflow")
+def test_tensorflow_has_one_process():
+    with pytest.raises(ValueError, match="MirroredStrategy"):
+        distribution.initialize("127.0.0.1:1", 2, 0)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about tensorflow")
+def test_strategies_that_are_not_supported(results):
+    import tensorflow as tf
+
+    class Other(tf.distribute.OneDeviceStrategy):
+        num_replicas_in_sync = 2
+
+    lm = tiny.diffusion_lm()
+    lm.compile()
+    lm._distribute_strategy = Other("CPU:0")
+    with pytest.raises(ValueError, match="Got Other"):
+        lm.fit(tiny.inputs())
+    assert "jit_compile=False" in (results / "two" / "refusal.txt").read_text()

@@ -1,0 +1,122 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_textdiff.models import CausalLM, DiffusionLM
+from tests import tiny
+from tests.distribution.test_together import free_port
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
+NUM_PROCESSES = 1 if keras.config.backend() == "tensorflow" else 2
+TEXTS = ["the cat is thin", "a dog on a log", "one two three", "the hen in the hat"] * 3
+
+
+def start(tool, *arguments):
+    return subprocess.Popen(
+        [sys.executable, TOOLS / tool, *map(str, arguments)],
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"},  # compiles faster
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(tool, *arguments, num_processes=1):
+    """Run a tool in one or several processes, and return what they printed."""
+    together = [[]]
+    if num_processes > 1:
+        flags = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={num_processes}"]
+        together = [[*flags, f"--process_id={index}"] for index in range(num_processes)]
+    processes = [start(tool, *arguments, *flags) for flags in together]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (output, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-3000:] + errors[-5000:]
+    return [output for output, _ in outputs]
+
+
+def error_of(tool, *arguments):
+    process = start(tool, *arguments)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors, output + errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    documents = [json.dumps({"text": text}) for text in TEXTS]
+    (folder / "text.jsonl").write_text("\n".join(documents))
+    tasks = [json.dumps({"ask": text[:6], "answer": text[6:]}) for text in TEXTS]
+    (folder / "tasks.jsonl").write_text("\n".join(tasks))
+    config = {**tiny.BACKBONE, "num_layers": 1, "vocabulary_size": 280}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
+    common = ["--batch_size=4", "--epoch_steps=2", "--warmup_steps=1", "--seed=1"]
+    documents = f"--data={corpus / 'text.jsonl'}"
+    ar = [
+        documents, f"--validation_data={corpus / 'text.jsonl'}", "--vocabulary_size=270",
+        f"--config={corpus / 'config.json'}", "--objective=next_token", "--sequence_length=16",
+        "--pack", "--ema_momentum=0.5", *common, f"--output={tmp_path / 'ar'}",
+    ]  # fmt: skip
+    outputs = run("pretrain.py", *ar, "--steps=2", num_processes=NUM_PROCESSES)
+    assert "val_loss" in outputs[0] and "Trained" in outputs[0]
+    assert all("loss" not in output for output in outputs[1:])  # told once
+    before = CausalLM.from_preset(tmp_path / "ar" / "preset")
+    assert before.preprocessor.sequence_length == 16
+    assert before.preprocessor.tokenizer.vocabulary_size() == 270
+
+    # The checkpoints are there, so the same command has nothing left to do.
+    outputs = run("pretrain.py", *ar, "--steps=2", num_processes=NUM_PROCESSES)
+    assert "Resuming from" in outputs[0]
+    again = CausalLM.from_preset(tmp_path / "ar" / "preset")
+    for one, other in zip(before.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(tiny.to_numpy(one.value), tiny.to_numpy(other.value))
+
+    run(
+        "finetune.py", f"--preset={tmp_path / 'ar' / 'preset'}",
+        f"--data={corpus / 'tasks.jsonl'}", "--prompt={ask}", "--response={answer}",
+        "--schedule=constant", "--accumulate_steps=2", "--clip_norm=0", "--roll_back_after=5",
+        "--gradient_checkpointing", *common, "--steps=2", f"--output={tmp_path / 'qa'}",
+    )  # fmt: skip
+    lm = DiffusionLM.from_preset(tmp_path / "qa" / "preset")
+    assert lm.backbone.attention == "bidirectional"
+    lm.compile(jit_compile=tiny.JIT)
+    assert isinstance(lm.generate("the ca", max_length=12, seed=0), str)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size=tiny"], "--tokenizer and --vocabulary_size"),
+        (["--size=tiny", "--preset=ar_tiny_python"], "one of --preset, --size and --config"),
+        (["--size=tiny", "--epoch_steps=3"], "--steps must be a multiple of --epoch_steps, 3"),
+        (["--size=tiny", "--warmup_steps=9"], "--warmup_steps must be below --steps"),
+        (["--size=tiny", "--weights=1,2"], "one number per --data, 1"),
+        (["--size=tiny", "--process_id=1"], "go with --coordinator"),
+        (["--size=tiny", "--noskip_bad_steps", "--roll_back_after=2"], "needs --skip_bad_steps"),
+        (["--size=tiny", "--vocabulary_size=300", "--fully_sharded"], "KERAS_BACKEND=jax"),
+        (["--preset=nowhere"], "Unknown preset 'nowhere'"),
+        (["--preset=ar_tiny_python", "--data=missing.txt"], "no file 'missing.txt'"),
+    ],
+)
+def test_errors_come_before_training(corpus, tmp_path, arguments, message):
+    found = error_of(
+        "pretrain.py", "--steps=4", f"--output={tmp_path / 'run'}",
+        *([] if any("--data" in one for one in arguments) else [f"--data={corpus / 'text.jsonl'}"]),
+        *arguments,
+    )  # fmt: skip
+    assert message in found

@@ -1,0 +1,1 @@
+"""What pretrain.py and finetune.py share."""
