@@ -17,8 +17,9 @@ def mixture(sources, weights=None, *, seed=0, process_index=None, process_count=
     more often than a large one. Proportions hold in every stretch of the stream. The same
     arguments give the same rows in the same order, and every position can be entered again.
 
-    Each process reads its own part of every source. Call `keras_textdiff.distribution.initialize`
-    and set the distribution before: processes that share rows, under tensor parallel, read the same.
+    Each process reads its own part of every source; processes that share rows, under tensor
+    parallel, read the same. Call `keras_textdiff.distribution.initialize` and set the distribution
+    before.
 
     Args:
         sources: list of `grain.MapDataset` or `grain.IterDataset` of rows, as the sources in

@@ -1,7 +1,6 @@
 """What AR and diffusion models share: training on anything, objectives, presets."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 
 import keras
@@ -18,6 +17,7 @@ from keras_textdiff.models.changed_weights import ChangedWeights
 from keras_textdiff.models.fit_callback import around_fit
 from keras_textdiff.models.kept_state import KeptState
 from keras_textdiff.models.on_batch import OnBatch
+from keras_textdiff.models.prediction import Prediction, no_surprise_at_the_end
 from keras_textdiff.models.task_checks import (
     check_attention,
     check_fit_arguments,
@@ -33,7 +33,7 @@ from keras_textdiff.utils.replicas import averaged_gradients, mean_over_replicas
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
 
 
-class TextTask(OnBatch, KeptState, ChangedWeights):
+class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
     """A backbone, a preprocessor and an objective under the Keras training loop.
 
     Stands before a `keras_hub.models.Task` class among a class's bases (it is no `Task` itself:
@@ -172,9 +172,12 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         return self.get_metrics_result()
 
     def _maybe_symbolic_build(self, **kwargs):
-        """Let Keras see what is not built yet; nothing is, and it cannot add up replicas' masks."""
+        """Build what is not built yet: the optimizer. Keras cannot add up the replicas' masks."""
         if num_replicas(self) == 1:
             super()._maybe_symbolic_build(**kwargs)
+        elif not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     # === Data ===
 
@@ -307,7 +310,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
         with (
             around_fit(self, arguments),
             averaged_gradients(self),
-            _no_surprise_at_the_end(steps_per_epoch),
+            no_surprise_at_the_end(steps_per_epoch),
             self._state_kept(batches),
         ):
             history = keras.Model.fit(self, **arguments)
@@ -323,7 +326,7 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
-            with _no_surprise_at_the_end(steps), self._state_kept(batches):
+            with no_surprise_at_the_end(steps), self._state_kept(batches):
                 results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
         checker.warn()
         return results
@@ -338,37 +341,6 @@ class TextTask(OnBatch, KeptState, ChangedWeights):
             yield
         finally:
             self.seed_generator.state.assign(state)
-
-    def predict(self, x, *, batch_size=None, steps=None, **kwargs):
-        """Return the logits `(N, L, V)` of one denoiser call on each example, see `fit`."""
-        if processes.row_part()[1] > 1 and not in_memory(x):
-            raise ValueError(
-                "With several processes, `predict` takes examples in memory, the same in each: a "
-                f"list or a dict. Got a {type(x).__name__}."
-            )
-        batches, _ = self._make_batches(x, batch_size=batch_size, num_steps=steps, fill=False)
-        is_row = []  # False where a row was added for the devices
-
-        def filled():
-            for batch in _unpack_batches(batches):
-                num_rows = len(batch["token_ids"])
-                batch = fill_rows(batch, processes.num_row_groups())
-                is_row.extend(index < num_rows for index in range(len(batch["token_ids"])))
-                if keras.config.backend() == "jax":  # elsewhere each process predicts all
-                    batch = processes.own_rows(batch)
-                yield ({key: value for key, value in batch.items() if key != "target_mask"},)
-
-        with _no_surprise_at_the_end(steps), self._state_kept(batches):
-            logits = keras.Model.predict(self, filled(), steps=steps, **kwargs)
-        return logits[np.array(is_row[: len(logits)])]
-
-    def predict_step(self, *args):
-        """Return the logits of a batch, those of all processes; see `keras.Model.predict`."""
-        outputs = super().predict_step(*args)
-        if keras.config.backend() != "jax":
-            return outputs
-        logits, non_trainable_variables = outputs
-        return processes.on_all_devices(logits), non_trainable_variables
 
     # === Configuration ===
 
@@ -478,28 +450,10 @@ class _BeginRun(keras.callbacks.Callback):
             self.testing.reset()
 
 
-@contextlib.contextmanager
-def _no_surprise_at_the_end(steps):
-    """Silence Keras where a dataset of unknown length ends and no length was promised."""
-    with warnings.catch_warnings():
-        if steps is None:
-            warnings.filterwarnings("ignore", message="Your input ran out of data")
-        yield
-
-
 def _as_list(callbacks):
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def _unpack_batches(batches):
-    if isinstance(batches, keras.utils.PyDataset):
-        iterator = (batches[index] for index in range(len(batches)))
-    else:
-        iterator = iter(batches)
-    for batch in iterator:
-        yield batch[0] if isinstance(batch, tuple) else batch
 
 
 def _describe(examples):

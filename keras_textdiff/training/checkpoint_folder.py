@@ -165,6 +165,8 @@ def _save_with_orbax(path, arrays, run):
 
 def _check_finite(arrays, names):
     for group, members in arrays.items():
+        if group == "metrics":  # a step that was skipped may have had an infinite loss
+            continue
         for key, array in members.items():
             if array.dtype.kind not in "iub" and not np.isfinite(array).all():
                 name = names[group][int(key)] if group in names else f"a callback's {key}"
