@@ -153,7 +153,9 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
         for extra in self.losses:
             loss = loss + ops.cast(ops.sum(extra), loss.dtype)
         # The value is that of all replicas, the gradient this one's part.
-        return loss + ops.stop_gradient(mean_over_replicas(loss) - loss)
+        loss = loss + ops.stop_gradient(mean_over_replicas(loss) - loss)
+        # Tensorflow's optimizers add up the replicas' gradients; torch's get their mean.
+        return loss / num_replicas() if keras.config.backend() == "tensorflow" else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Update and return the objective's metrics."""
