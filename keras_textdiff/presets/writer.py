@@ -30,7 +30,7 @@ from keras_textdiff.utils.checks import check_number
 LOCKED_WITHIN = 60  # seconds from making a folder to locking it, with plenty to spare
 
 
-def save_preset(model, directory, max_shard_size=10):
+def save_preset(model, directory, max_shard_size=10, together=True):
     """Save a task or a backbone as a preset that KerasHub reads too, with checksums.
 
     Low-rank updates (LoRA) are merged into the saved weights. With several processes, all of them
@@ -42,6 +42,7 @@ def save_preset(model, directory, max_shard_size=10):
         directory: str or `pathlib.Path` of a folder that does not exist, is empty, or holds a
             preset, which is replaced once the new one is complete.
         max_shard_size: float, largest size of a weights file in GB; None for one file.
+        together: bool, whether all processes call it; False where one alone has the model.
 
     Raises:
         ValueError: before anything is written, for weights with NaN or inf, or a folder with
@@ -53,6 +54,9 @@ def save_preset(model, directory, max_shard_size=10):
         check_number("max_shard_size", max_shard_size, minimum=1e-9)
     directory = _check_directory(directory)
     _check_model(model)
+    if not together:
+        _replace(directory, model, max_shard_size)
+        return
     with _whole_weights(model):
         try:
             if processes.is_first_process():

@@ -63,6 +63,10 @@ def initialize(coordinator_address=None, num_processes=None, process_id=None):
 
 
 def _initialize_jax(coordinator_address, num_processes, process_id):
+    import jax
+
+    # On CPU, programs that run at the same time would mix up what they send each other.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     keras.distribution.initialize(coordinator_address, num_processes, process_id)
 
 

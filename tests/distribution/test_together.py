@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import socket
-import subprocess
 import sys
 
 import keras
@@ -12,6 +10,7 @@ import pytest
 
 from keras_textdiff import distribution
 from tests import tiny
+from tests.processes import free_port, run_together
 
 ROOT = pathlib.Path(__file__).parents[2]
 BACKEND = keras.config.backend()
@@ -19,38 +18,18 @@ LAYOUTS = ("data", "tensor", "both") if BACKEND == "jax" else ("data",)
 NUM_PROCESSES = 1 if BACKEND == "tensorflow" else 2
 
 
-def start(folder, num_processes, process_id, port):
-    command = ["-m", "tests.distribution.together", folder, num_processes, process_id, port]
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
-    )
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Return what one process alone wrote, and what those wrote that worked together."""
     folder = tmp_path_factory.mktemp("together")
     port = free_port()
-    runs = [start(folder / "alone", 1, 0, 0)]
-    runs += [start(folder / "two", NUM_PROCESSES, i, port) for i in range(NUM_PROCESSES)]
-    try:
-        for run in runs:
-            output, _ = run.communicate(timeout=600)
-            assert run.returncode == 0, output[-6000:]
-    finally:
-        for run in runs:
-            run.kill()
+    arguments = [(folder / "alone", 1, 0, 0)]
+    arguments += [(folder / "two", NUM_PROCESSES, index, port) for index in range(NUM_PROCESSES)]
+    run_together(
+        [[sys.executable, "-m", "tests.distribution.together", *each] for each in arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
+    )
     return folder
 
 

@@ -10,45 +10,32 @@ import pytest
 
 from keras_textdiff.models import CausalLM, DiffusionLM
 from tests import tiny
-from tests.distribution.test_together import free_port
+from tests.processes import free_port, run_together
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 NUM_PROCESSES = 1 if keras.config.backend() == "tensorflow" else 2
 TEXTS = ["the cat is thin", "a dog on a log", "one two three", "the hen in the hat"] * 3
 
 
-def start(tool, *arguments):
-    return subprocess.Popen(
-        [sys.executable, TOOLS / tool, *map(str, arguments)],
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"},  # compiles faster
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+ENVIRONMENT = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # compiles faster
 
 
 def run(tool, *arguments, num_processes=1):
-    """Run a tool in one or several processes, and return what they printed."""
+    """Run a tool in one or several processes, and return what each printed."""
     together = [[]]
     if num_processes > 1:
         flags = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={num_processes}"]
         together = [[*flags, f"--process_id={index}"] for index in range(num_processes)]
-    processes = [start(tool, *arguments, *flags) for flags in together]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (output, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-3000:] + errors[-5000:]
-    return [output for output, _ in outputs]
+    command = [sys.executable, TOOLS / tool, *arguments]
+    return run_together([[*command, *flags] for flags in together], env=ENVIRONMENT)
 
 
-def error_of(tool, *arguments):
-    process = start(tool, *arguments)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "Traceback" not in errors, output + errors
-    return errors
+def error_of(*command):
+    """Return what a tool says that refuses its flags."""
+    command = [sys.executable, TOOLS / command[0], *command[1:]]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result
+    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +69,7 @@ def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
     outputs = run("pretrain.py", *ar, "--steps=2", num_processes=NUM_PROCESSES)
     assert "Resuming from" in outputs[0]
     again = CausalLM.from_preset(tmp_path / "ar" / "preset")
-    for one, other in zip(before.variables, again.variables, strict=True):
+    for one, other in zip(before.trainable_variables, again.trainable_variables, strict=True):
         np.testing.assert_array_equal(tiny.to_numpy(one.value), tiny.to_numpy(other.value))
 
     run(

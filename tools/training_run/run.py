@@ -8,6 +8,7 @@ import keras
 from keras_textdiff import data
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import Sundae
+from keras_textdiff.presets import save_preset
 from keras_textdiff.training import ExactResume, RollBack
 from keras_textdiff.transfer.ar2diff import ar2diff
 from keras_textdiff.transfer.load_source import load_source
@@ -44,8 +45,7 @@ def make_start(make_model):
     """
     folder = output() / "start"
     if processes.is_first_process() and not (folder / "config.json").exists():
-        model = make_model()
-        model.save_to_preset(folder)
+        save_preset(make_model(), folder, together=False)
     processes.wait_for_all("start")
     if not (folder / "config.json").exists():
         raise ValueError(

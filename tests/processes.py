@@ -1,0 +1,50 @@
+"""Processes that a test runs side by side."""
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+import time
+
+
+def free_port():
+    """Return a port that nothing listens to."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_together(commands, timeout=600, **options):
+    """Run commands side by side, and return what each printed; all must succeed.
+
+    Args:
+        commands: list of lists of strings.
+        timeout: seconds.
+        **options: of `subprocess.Popen`.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
+        runs = [
+            subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, **options)
+            for command, file in zip(commands, files, strict=True)
+        ]
+        stack.callback(_end, runs)
+        end = time.monotonic() + timeout
+        while any(run.poll() is None for run in runs) and time.monotonic() < end:
+            if any(run.poll() for run in runs):
+                break  # the others would wait for it
+            time.sleep(0.1)
+        codes = [run.poll() for run in runs]
+        outputs = []
+        for file in files:
+            file.seek(0)
+            outputs.append(file.read())
+    tails = "\n\n".join(output[-4000:] for output in outputs)
+    assert not any(codes) and None not in codes, f"exit codes {codes}\n{tails}"
+    return outputs
+
+
+def _end(runs):
+    for run in runs:
+        run.kill()
+        run.wait()
