@@ -7,9 +7,11 @@ import pathlib
 import re
 import shutil
 
+import keras
 import numpy as np
 
 from keras_textdiff.utils.orbax import import_orbax
+from keras_textdiff.utils.processes import process_index_and_count
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -145,11 +147,21 @@ def checkpoint_name(step, epoch):
 
 
 def _checkpointer(orbax):
-    return orbax.Checkpointer(
-        orbax.CompositeCheckpointHandler(
-            arrays=orbax.PyTreeCheckpointHandler(), run=orbax.JsonCheckpointHandler()
+    """Return a checkpointer that waits for no other process."""
+    options = {}
+    index, count = process_index_and_count()
+    if count > 1 and keras.config.backend() == "jax":  # Orbax knows of jax's processes alone
+        options["multiprocessing_options"] = orbax.options.MultiprocessingOptions(
+            primary_host=index,
+            active_processes={index},
+            barrier_sync_key_prefix=f"keras_textdiff_{index}",
         )
+    handler = orbax.CompositeCheckpointHandler(
+        arrays=orbax.PyTreeCheckpointHandler(**options),
+        run=orbax.JsonCheckpointHandler(**options),
+        composite_options=orbax.CompositeOptions(**options),
     )
+    return orbax.Checkpointer(handler, **options)
 
 
 def _save_with_orbax(path, arrays, run):

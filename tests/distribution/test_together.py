@@ -28,7 +28,12 @@ def results(tmp_path_factory):
     run_together(
         [[sys.executable, "-m", "tests.distribution.together", *each] for each in arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": BACKEND},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "KERAS_BACKEND": BACKEND,
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compiles faster
+        },
     )
     return folder
 
