@@ -36,5 +36,6 @@ be tried here.
 """
 
 from keras_textdiff.distribution.layout_map import layout_map
+from keras_textdiff.distribution.plan_run import RunPlan, plan_run
 
-__all__ = ["layout_map"]
+__all__ = ["RunPlan", "layout_map", "plan_run"]

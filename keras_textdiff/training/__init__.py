@@ -2,5 +2,7 @@
 
 from keras_textdiff.training.exact_resume import ExactResume
 from keras_textdiff.training.guarded_optimizer import GuardedOptimizer
+from keras_textdiff.training.run_log import RunLog
+from keras_textdiff.training.run_log_file import read_run_log
 
-__all__ = ["ExactResume", "GuardedOptimizer"]
+__all__ = ["ExactResume", "GuardedOptimizer", "RunLog", "read_run_log"]
