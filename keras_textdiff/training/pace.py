@@ -33,12 +33,16 @@ class Pace:
         self._tokens = self._tokens + tokens if known else None
         self._flops = self._flops + flops if known else None
 
-    def rates(self):
-        """Return tokens and operations per second since the clock started; empty where unknown."""
-        if self._start is None or not self._tokens or self._now <= self._start:
+    def lap(self):
+        """Return tokens and operations per second since the clock started, and start it anew.
+
+        Empty where they are not known, or where no time has passed: then the clock goes on.
+        """
+        if self._start is None or self._now <= self._start:
             return {}
-        seconds = self._now - self._start
-        return {"tokens": self._tokens / seconds, "flops": self._flops / seconds}
+        seconds, tokens, flops = self._now - self._start, self._tokens, self._flops
+        self.restart(self._now)
+        return {"tokens": tokens / seconds, "flops": flops / seconds} if tokens else {}
 
     def seconds_for(self, num_steps):
         """Return how long steps will take at the mean pace of this process; None if unknown.

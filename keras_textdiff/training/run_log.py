@@ -187,7 +187,9 @@ class RunLog(FitCallback):
             running = self._fit.running
             next(step for step in running if step.stop == batch + 1).ended = (now, dict(logs))
             while running and running[0].ended is not None:
-                self._count(running.popleft())
+                # No step ends after one that began behind it.
+                now = min(step.ended[0] for step in running if step.ended is not None)
+                self._count(running.popleft(), now)
             logs.update(self._fit.speeds)  # the progress bar comes behind this callback
 
     def on_epoch_end(self, epoch, logs=None):
@@ -195,6 +197,7 @@ class RunLog(FitCallback):
         validation = {name: value for name, value in logs.items() if name.startswith("val_")}
         with self._lock:
             self._open()
+            self._fit.running.clear()  # a step that found no data began and never ends
             file = self._fit.file
             if file is None:
                 return
@@ -220,19 +223,18 @@ class RunLog(FitCallback):
         if self._tensorboard is not None:
             self._fit.writer = TensorBoardWriter(self._tensorboard, step)
 
-    def _count(self, step):
-        """Count a step that ended, and log it if it is time."""
-        state, pace, (now, logs) = self.state, self._fit.pace, step.ended
-        num_steps = step.stop - step.first
+    def _count(self, step, now):
+        """Count a step that ended at the time `now`, and log it if it is time."""
+        state, num_steps = self.state, step.stop - step.first
         tokens, flops = self._work(step)
         state["step"] += num_steps
         state["batch"] = step.stop
         state["tokens"] = None if None in (tokens, state["tokens"]) else state["tokens"] + tokens
-        pace.step(now, num_steps, tokens, flops)
+        self._fit.pace.step(now, num_steps, tokens, flops)
         if step.learning_rate is not None:
             self._fit.speeds = self._speeds()
-            self._write(time.time() - time.perf_counter() + now, logs, step.learning_rate)
-            pace.restart(now)
+            seconds = time.time() - time.perf_counter() + now
+            self._write(seconds, step.ended[1], step.learning_rate)
 
     def _work(self, step):
         """Return the tokens and operations of a step; None and None where they are not known."""
@@ -258,7 +260,7 @@ class RunLog(FitCallback):
         return known[length, prefix_length]
 
     def _speeds(self):
-        rates, speeds = self._fit.pace.rates(), {}
+        rates, speeds = self._fit.pace.lap(), {}
         if rates:
             speeds["tokens_per_second"] = rates["tokens"]
             if self._peak is not None:
