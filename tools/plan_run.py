@@ -115,15 +115,18 @@ def make_plan():
 
 def make_tables(plan):
     """Return the plan as two tables for people."""
-    memory = rich.table.Table(title=f"GB on each of {plan.num_devices} x {DEVICE.value}")
+    memory = rich.table.Table(
+        title=f"GB on each of {plan.num_devices} x {DEVICE.value}",
+        caption="of gradients, and activations with weights in use, the larger counts",
+    )
     memory.add_column("")
     for title in ("as it is", "with gradient checkpointing"):
         memory.add_column(title, justify="right")
     sides = (plan.memory, plan.checkpointed_memory)
     for name in plan.memory:
+        if name == "total":
+            memory.add_section()
         memory.add_row(name, *(f"{side[name] / 1e9:.2f}" for side in sides))
-    memory.add_section()
-    memory.add_row("all", *(f"{sum(side.values()) / 1e9:.2f}" for side in sides), style="bold")
     memory.add_row(
         f"fits in {plan.device_memory / 1e9:g}, a tenth left free",
         *("yes" if fits else "no" for fits in (plan.fits, plan.fits_checkpointed)),

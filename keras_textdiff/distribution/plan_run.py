@@ -9,7 +9,7 @@ import keras
 from keras_textdiff import objectives
 from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.backbones.flops import training_flops
-from keras_textdiff.distribution.activations import activation_bytes, logit_bytes
+from keras_textdiff.distribution.activations import Sizes, activation_bytes, logit_bytes
 from keras_textdiff.distribution.layout_map import (
     AXES,
     LARGE,
@@ -36,7 +36,10 @@ class RunPlan:
         tokens_per_step: int, positions of a batch, those of an encoder's prefix included.
         flops_per_token: float, operations of the model per token of a step, all passes together,
             see `backbones.flops`.
-        memory: dict of "weights", "optimizer", "gradients", "logits" and "activations" in bytes.
+        memory: dict of bytes: "weights", "optimizer", "weights in use" (whole where they are
+            split over "batch", and in the compute dtype where it is another), "activations" kept
+            for the backward pass, "gradients", "one block" at work, "logits", and the "total".
+            Gradients come as activations and weights in use go: only the larger side counts.
         checkpointed_memory: the same with `gradient_checkpointing=True`.
         device_memory: int, bytes that a device has.
         fits: bool, whether `memory` leaves a tenth of the device's free.
@@ -45,6 +48,15 @@ class RunPlan:
         tokens_per_second: float, at this MFU.
         seconds_per_step: float.
         hours: float for the tokens that were asked for, or None.
+
+    Example:
+    ```python
+    config = keras_textdiff.backbones.transformer_config("base")
+    plan = keras_textdiff.distribution.plan_run(
+        config, device="h100", batch_size=64, length=512
+    )
+    plan.memory["total"] / 1e9, plan.fits
+    ```
     """
 
     num_parameters: int
@@ -135,33 +147,35 @@ def plan_run(
     num_groups, model_size = _check_mesh(mesh)
     _check_rows(config, batch_size, length, prefix_length, num_groups)
 
-    parameters, slots = _weights_per_device(
-        config, dict(zip(AXES, (num_groups, model_size), strict=True)), fully_sharded, optimizer
-    )
+    axis_sizes = dict(zip(AXES, (num_groups, model_size), strict=True))
+    parameters, slots = _weights_per_device(config, axis_sizes, fully_sharded, optimizer)
+    parameters_in_use, _ = _weights_per_device(config, axis_sizes, False, optimizer)
+    sizes = Sizes(config, batch_size // num_groups, model_size, _itemsize(policy.compute_dtype))
     weight_bytes = _itemsize(policy.variable_dtype)
-    rows = batch_size // num_groups
-    shared = {
-        "weights": parameters * weight_bytes,
-        "optimizer": slots * weight_bytes,
-        "gradients": parameters * weight_bytes,
-        "logits": logit_bytes(config, rows * length, objective.num_passes, model_size),
-    }
-    memory = [
-        {
-            **shared,
-            "activations": activation_bytes(
-                config,
-                rows,
-                length,
-                prefix_length=prefix_length,
-                num_passes=objective.num_passes,
-                model_size=model_size,
-                itemsize=_itemsize(policy.compute_dtype),
-                checkpointing=checkpointing,
-            ),
+    in_use = parameters_in_use * sizes.itemsize
+    if not fully_sharded and policy.compute_dtype == policy.variable_dtype:
+        in_use = 0  # the weights themselves
+    memory = []
+    for checkpointing in (False, True):
+        kept, working = activation_bytes(
+            sizes,
+            length,
+            prefix_length=prefix_length,
+            num_passes=objective.num_passes,
+            checkpointing=checkpointing,
+        )
+        parts = {
+            "weights": parameters * weight_bytes,
+            "optimizer": slots * weight_bytes,
+            "weights in use": in_use,
+            "activations": kept,
+            "gradients": parameters * weight_bytes,
+            "one block": working,
+            "logits": logit_bytes(sizes, length, objective.num_passes),
         }
-        for checkpointing in (False, True)
-    ]
+        # Backwards through the blocks, one grows while the other shrinks.
+        smaller = min(parts["gradients"], parts["weights in use"] + parts["activations"])
+        memory.append({**parts, "total": sum(parts.values()) - smaller})
     usable = device.memory * (1 - HEADROOM)
     num_devices = num_groups * model_size
     tokens = batch_size * (length + prefix_length)
@@ -177,8 +191,8 @@ def plan_run(
         memory=memory[0],
         checkpointed_memory=memory[1],
         device_memory=device.memory,
-        fits=sum(memory[0].values()) <= usable,
-        fits_checkpointed=sum(memory[1].values()) <= usable,
+        fits=memory[0]["total"] <= usable,
+        fits_checkpointed=memory[1]["total"] <= usable,
         mfu=mfu,
         tokens_per_second=tokens_per_second,
         seconds_per_step=tokens / tokens_per_second,
@@ -253,7 +267,7 @@ def _num_layers(config, layer, weight):
     """Return how many weights a line of `LARGE` stands for."""
     if weight == "reverse_embeddings" and config["tie_embeddings"]:
         return 0
-    if weight.endswith("_bias") and not config["use_expert_bias"]:
+    if weight.endswith("_bias") and not config.get("use_expert_bias"):
         return 0
     num_decoder = config.get("num_decoder_layers", 0)
     num_layers = config.get("num_encoder_layers", 0) + num_decoder or config["num_layers"]

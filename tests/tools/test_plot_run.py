@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import plot_run
 import pytest
 
 pytestmark = pytest.mark.backend_free
@@ -45,18 +46,28 @@ def test_curves_of_two_runs(tmp_path):
 
 def test_errors_are_one_line(tmp_path):
     log = write_log(tmp_path / "one" / "log.jsonl")
+    result = run(log, f"--output={tmp_path / 'run.doc'}")
+    assert result.returncode == 1 and "error: Format 'doc' is not supported" in result.stderr
+    assert "Traceback" not in result.stderr
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "other.jsonl").write_text('{"text": "a"}\n')
-    output = f"--output={tmp_path / 'run.png'}"
-    for arguments, message in (
-        ([tmp_path / "nowhere.jsonl", output], "cannot be read at"),
-        ([tmp_path / "empty.jsonl", output], "holds no line yet"),
-        ([tmp_path / "other.jsonl", output], "no run log: line 1 is"),
-        ([log, log, output], "can be drawn once"),
-        ([log, output, "--metrics=los"], "have no 'los'. They have ['loss', 'tokens', 'val_loss']"),
-        ([log, f"--output={tmp_path / 'no' / 'run.png'}"], "--output cannot be written"),
-        ([log, f"--output={tmp_path / 'run.doc'}"], "Format 'doc' is not supported"),
+    for paths, message in (
+        ([], "Nothing to draw"),
+        ([tmp_path / "nowhere.jsonl"], "cannot be read at"),
+        ([tmp_path / "empty.jsonl"], "holds no line yet"),
+        ([tmp_path / "other.jsonl"], "no run log: line 1 is"),
+        ([log, log], "can be drawn once"),
     ):
-        result = run(*arguments)
-        assert result.returncode == 1 and message in result.stderr, result.stderr
-        assert "Traceback" not in result.stderr
+        with pytest.raises(ValueError, match=message):
+            plot_run.read_runs(paths)
+    runs = plot_run.read_runs([log])
+    assert list(runs) == ["log"] and len(runs["log"]) == 29
+    with pytest.raises(ValueError, match=r"no 'los'\. They have \['loss', 'tokens', 'val_loss'\]"):
+        plot_run.choose_metrics(runs, ["los"], "step")
+
+
+def test_runs_are_named_by_what_differs():
+    names = plot_run.run_names(["runs/a/x/log.jsonl", "runs/b/y/log.jsonl"])
+    assert names == ["a/x", "b/y"]
+    assert plot_run.run_names(["a.jsonl", "b.jsonl"]) == ["a", "b"]
+    assert plot_run.run_names(["runs/a.jsonl", "runs/a/a.jsonl"]) == ["a", "a/a"]
