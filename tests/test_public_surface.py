@@ -46,7 +46,7 @@ SURFACE = {
         "text_source",
         "tfds_source",
     ],
-    "keras_textdiff.distribution": ["initialize", "layout_map"],
+    "keras_textdiff.distribution": ["RunPlan", "initialize", "layout_map", "plan_run"],
     "keras_textdiff.evaluation": [
         "CodeTask",
         "CrossEntropyTask",
@@ -77,10 +77,19 @@ SURFACE = {
     ],
     "keras_textdiff.objectives": ["NextToken", "Objective", "Sundae", "get"],
     "keras_textdiff.samplers": ["ArgmaxUnrolledSampler", "Sampler", "SundaeSampler", "get"],
-    "keras_textdiff.training": ["ExactResume", "GuardedOptimizer", "RollBack", "WarmUp"],
+    "keras_textdiff.training": [
+        "ExactResume",
+        "GuardedOptimizer",
+        "RollBack",
+        "RunLog",
+        "WarmUp",
+        "read_run_log",
+    ],
 }
 ARGUMENTS = {
     "training.ExactResume": "directory save_every_steps max_to_keep",
+    "training.RunLog": "path every_steps tensorboard peak",
+    "training.read_run_log": "path",
     "training.GuardedOptimizer": ("optimizer spike_factor warm_up_steps momentum name kwargs"),
     "backbones.encoder_decoder_config": "size vocabulary_size",
     "backbones.transformer_config": "size vocabulary_size",
@@ -105,6 +114,10 @@ ARGUMENTS = {
     "training.RollBack": "resume after_skipped max_roll_backs check_every",
     "training.WarmUp": "schedule num_steps",
     "distribution.layout_map": "backbone device_mesh fully_sharded",
+    "distribution.plan_run": (
+        "backbone device batch_size length prefix_length objective mesh fully_sharded dtype "
+        "optimizer mfu num_tokens"
+    ),
     "data.SpanCorruption": "corruption_rate mean_span_length sentinel_token_ids",
     "data.UL2": "weights mode_token_ids sentinel_token_ids",
     "data.mixture": "sources weights seed process_index process_count",

@@ -115,6 +115,18 @@ class TextBackbone(keras_hub.models.Backbone):
         """Return how many parameters a backbone of this config has, without building it.
 
         Args:
+            config: see `complete_config`.
+
+        Raises:
+            ValueError: as the constructor does.
+        """
+        return cls._count_parameters(cls.complete_config(config))
+
+    @classmethod
+    def complete_config(cls, config):
+        """Return a checked config with all of the constructor's arguments.
+
+        Args:
             config: dict of constructor arguments; those left out have their defaults.
 
         Raises:
@@ -127,7 +139,7 @@ class TextBackbone(keras_hub.models.Backbone):
         if missing:
             raise ValueError(f"A {cls.__name__} needs {missing}.")
         cls._check_config(config)
-        return cls._count_parameters(config)
+        return config
 
     @staticmethod
     @abc.abstractmethod

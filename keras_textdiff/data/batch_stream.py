@@ -1,9 +1,11 @@
 """Batches that are read one after the other, pass by pass, from any position on."""
 
+import collections
 import itertools
 
 import grain
 
+from keras_textdiff.data.batches import batch_shape
 from keras_textdiff.utils import random
 from keras_textdiff.utils.errors import error_kept
 
@@ -31,6 +33,7 @@ class BatchStream(grain.IterDataset):
         self._resumed = None
         self._index = 0
         self._num_stand_ins = 0
+        self._shapes = None
 
     def __iter__(self):
         return _StreamIterator(self)
@@ -39,6 +42,20 @@ class BatchStream(grain.IterDataset):
         """Count from here: Keras has looked at some batches, and training begins."""
         self._training = True
         self._passes = self._num_batches = 0
+        if self._shapes is not None:
+            self._shapes.clear()
+
+    def note_shapes(self):
+        """Keep the shapes of batches from here on, until they are asked for."""
+        self._shapes = collections.deque()
+
+    def next_shape(self, index):
+        """Return the `batch_shape` of the next batch that was trained on.
+
+        Args:
+            index: not used; see `IndexedBatches.next_shape`.
+        """
+        return self._shapes.popleft() if self._shapes else None
 
     def follow(self, position=None, num_stand_ins=0):
         """After `begin`, note positions, and go to the one that is given.
@@ -86,8 +103,10 @@ class BatchStream(grain.IterDataset):
             return resumed, self._index
         return self._source.open(), 0
 
-    def _handed_out(self, batches, index):
+    def _handed_out(self, batch, batches, index):
         self._num_batches += 1
+        if self._shapes is not None:
+            self._shapes.append(batch_shape(batch))
         if self._positions is not None:
             self._positions[self._num_batches] = (self._passes, index, self._source.state(batches))
 
@@ -126,7 +145,7 @@ class _StreamIterator(grain.DatasetIterator):
                 self._pass = None
                 continue
             self._index += 1
-            stream._handed_out(self._pass, self._index)
+            stream._handed_out(batch, self._pass, self._index)
             return batch
         raise StopIteration
 

@@ -229,6 +229,16 @@ def _to_rows(key, value):
         ) from error
 
 
+def batch_shape(batch):
+    """Return the rows of a tokenized batch, its columns, and those of its encoder's prefix, or 0.
+
+    Args:
+        batch: dict of arrays, see `BatchChecker`.
+    """
+    prefix = batch.get("encoder_token_ids")
+    return (*batch["token_ids"].shape, 0 if prefix is None else prefix.shape[1])
+
+
 class IndexedBatches(keras.utils.PyDataset):
     """Batches that are read by their index, from any position on.
 
@@ -244,6 +254,7 @@ class IndexedBatches(keras.utils.PyDataset):
         self._first_epoch = 0
         self._num_stand_ins = 0
         self._stand_in = None
+        self._shapes = None
 
     def __len__(self):
         return self.num_batches
@@ -251,7 +262,10 @@ class IndexedBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         with error_kept(self):
             if index >= self._num_stand_ins:
-                return self.make_batch(index)
+                batch = self.make_batch(index)
+                if self._shapes is not None:
+                    self._shapes[index] = batch_shape(batch)
+                return batch
             if self._stand_in is None:
                 self._stand_in = self.make_batch(0)
             return self._stand_in
@@ -265,6 +279,18 @@ class IndexedBatches(keras.utils.PyDataset):
     def begin(self):
         """Count epochs from here: training begins."""
         self._first_epoch = self.epoch
+
+    def note_shapes(self):
+        """Keep the shapes of batches from here on, until they are asked for."""
+        self._shapes = {}
+
+    def next_shape(self, index):
+        """Return the `batch_shape` of a batch that was trained on; None if another process read it.
+
+        Args:
+            index: int, the batch's in its epoch; all are asked for, in order.
+        """
+        return self._shapes.pop(index, None)
 
     def follow(self, position=None, num_stand_ins=0):
         """After `begin`, go where `position` says.

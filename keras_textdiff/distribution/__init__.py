@@ -36,6 +36,7 @@ be tried here.
 """
 
 from keras_textdiff.distribution.layout_map import layout_map
+from keras_textdiff.distribution.plan_run import RunPlan, plan_run
 from keras_textdiff.utils.initialize import initialize
 
-__all__ = ["initialize", "layout_map"]
+__all__ = ["RunPlan", "initialize", "layout_map", "plan_run"]

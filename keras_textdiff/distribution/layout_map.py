@@ -104,7 +104,7 @@ def layout_map(backbone, device_mesh, *, fully_sharded=False):
     """
     require_distribution()
     axis_sizes = _axis_sizes(device_mesh)
-    sizes = _sizes(_config(backbone))
+    sizes = dimension_sizes(backbone_config(backbone))
     layouts = keras.distribution.LayoutMap(device_mesh)
     for layer, weight, names, order in LARGE:
         shape = [sizes.get(name) for name in names]
@@ -115,7 +115,7 @@ def layout_map(backbone, device_mesh, *, fully_sharded=False):
             (f"{layer}/lora_{weight}_a", range(len(shape) - 1)),
             (f"{layer}/lora_{weight}_b", [len(shape) - 1]),
         ):
-            axes = _axes(shape, dimensions, order, axis_sizes, fully_sharded)
+            axes = split_axes(shape, dimensions, order, axis_sizes, fully_sharded)
             if pattern.endswith("_a"):
                 axes = (*axes[:-1], None)  # LoRA's rank stands in place of the last dimension
             elif pattern.endswith("_b"):
@@ -126,7 +126,7 @@ def layout_map(backbone, device_mesh, *, fully_sharded=False):
     return layouts
 
 
-def _axes(shape, dimensions, order, axis_sizes, fully_sharded):
+def split_axes(shape, dimensions, order, axis_sizes, fully_sharded):
     """Return the mesh axis that splits each dimension, or None, as a tuple.
 
     Args:
@@ -161,7 +161,7 @@ def _axis_sizes(device_mesh):
     return dict.fromkeys(AXES, 1) | dict(zip(names, device_mesh.shape, strict=True))
 
 
-def _config(backbone):
+def backbone_config(backbone):
     """Return the arguments of a backbone's constructor, checked."""
     if isinstance(backbone, (str, os.PathLike)):
         return presets.read_backbone_config(backbone, backbone_classes=CLASSES)
@@ -181,7 +181,7 @@ def _config(backbone):
     )
 
 
-def _sizes(config):
+def dimension_sizes(config):
     """Return the sizes of all dimensions by name; those that the backbone has not are None."""
     expert_dim = None
     if config.get("num_experts"):

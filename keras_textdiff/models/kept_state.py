@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+from keras import ops
 
 JAX_STATE = (  # in the order in which Keras returns them
     "trainable_variables",
@@ -26,6 +27,19 @@ class KeptState:
         names = [name for name in JAX_STATE if wanted.get(name)]
         self._jax_state = dict(zip(names, state, strict=True))
         return state
+
+    def next_learning_rate(self):
+        """Return the learning rate of the next step of `fit`, a tensor, without waiting for it.
+
+        On jax the optimizer's variables are empty then; their values are in Keras' own hands, and
+        given up to the next step: hence a copy.
+        """
+        mapping = []
+        if keras.config.backend() == "jax" and not self._jax_state_synced:
+            state = self._jax_state["optimizer_variables"]
+            mapping = list(zip(self.optimizer.variables, state, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, initialize_variables=False):
+            return ops.copy(self.optimizer.learning_rate)
 
     @contextlib.contextmanager
     def _state_kept(self, *datasets):

@@ -143,9 +143,7 @@ def cross_entropy(
         group_size = num_positions // num_groups
     else:
         num_groups = 1
-    chunk = max(1, min(chunk_elements // vocabulary_size, MAXIMUM_CHUNK))
-    if isinstance(group_size, int):  # else the batch size is known only when it runs
-        chunk = -(-group_size // -(-group_size // chunk))
+    chunk = chunk_size(group_size, vocabulary_size, chunk_elements)
     num_chunks = -(-group_size // chunk)
     padding = num_chunks * chunk - group_size
 
@@ -247,6 +245,20 @@ def cross_entropy(
 
     candidates = ops.cast(per_position(end), "int32")
     return CrossEntropy(ops.sum(packed[:, 0]), per_position(1), candidates)
+
+
+def chunk_size(num_positions, vocabulary_size, chunk_elements=CHUNK_ELEMENTS):
+    """Return of how many positions the logits are alive at once.
+
+    Args:
+        num_positions: int, or a tensor where the batch size is known only when it runs.
+        vocabulary_size: int V.
+        chunk_elements: int, most float32 logits alive at once.
+    """
+    chunk = max(1, min(chunk_elements // vocabulary_size, MAXIMUM_CHUNK))
+    if isinstance(num_positions, int):
+        chunk = -(-num_positions // -(-num_positions // chunk))
+    return chunk
 
 
 def _map_groups(function, arrays):

@@ -12,10 +12,15 @@ class Objective(abc.ABC):
     Subclasses set `metric_names` and, where not any will do, `attention_modes` (under which the
     model neither sees what it is to predict nor lacks what it needs), and define `__call__` and
     `get_config`. Objectives hold options only; weights and random state belong to the model.
+
+    Attributes:
+        num_passes: int, denoiser calls of a step, each with a gradient; 1 unless a subclass says
+            more. Estimates of compute and memory use it.
     """
 
     metric_names = ()
     attention_modes = None
+    num_passes = 1
 
     @abc.abstractmethod
     def __call__(self, denoiser, batch):

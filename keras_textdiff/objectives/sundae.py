@@ -48,6 +48,11 @@ class Sundae(Objective):
         self.unroll_temperature = check_number("unroll_temperature", unroll_temperature, minimum=0)
         self.corruption = corruptions.get(corruption)
 
+    @property
+    def num_passes(self):
+        """Denoiser calls of a step: the corrupted canvas and each unroll."""
+        return self.num_unroll_steps + 1
+
     def __call__(self, denoiser, batch):
         """Compute the sum of the steps' mean cross-entropies over target positions, in nats."""
         target = ops.cast(batch["token_ids"], "int32")  # (B, L)

@@ -196,8 +196,15 @@ class ExactResume(FitCallback):
                 f"{type(self.model).__name__}'s."
             )
 
-    def train_began(self, callbacks):
-        """Restore the run."""
+    def train_began(self, callbacks, wait_for_callbacks):
+        """Restore the run.
+
+        Args:
+            callbacks: list of callbacks.
+            wait_for_callbacks: callable that returns once all of them, also those that Keras runs
+                in threads (`async_safe`), have heard of all steps so far.
+        """
+        self._wait_for_callbacks = wait_for_callbacks
         self._callbacks = [callback for callback in callbacks if callback is not self]
         self._fresh_attributes = [
             run_state.plain_attributes(callback) for callback in self._callbacks
@@ -265,6 +272,7 @@ class ExactResume(FitCallback):
         if name == self._saved:
             return
         self._report(self._writer.wait())
+        self._wait_for_callbacks()
         model = self.model  # reading this brings jax's state back to the model
         arrays = run_state.copy_variables(model)
         callbacks, callback_arrays = run_state.callback_states(

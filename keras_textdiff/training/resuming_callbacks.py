@@ -26,7 +26,7 @@ class ResumingCallbacks(keras.callbacks.CallbackList):
     def on_train_begin(self, logs=None):
         """Restore the run once all callbacks have begun."""
         super().on_train_begin(logs)
-        self._resume.train_began(self.callbacks)
+        self._resume.train_began(self.callbacks, self._flush_futures)
         if self._num_done:
             self._train_function = self.model.train_function
             self.model.train_function = self._take_data

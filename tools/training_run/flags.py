@@ -22,6 +22,10 @@ flags.DEFINE_integer("max_to_keep", 3, "Checkpoints that stay.")
 flags.DEFINE_integer("epoch_steps", 100, "Steps from one line of the history to the next; also of "
                      "validation, where there is any.")  # fmt: skip
 flags.DEFINE_integer("validation_examples", 256, "Most examples of the validation data.")
+flags.DEFINE_integer("log_every_steps", 10, "Steps from one line of log.jsonl to the next.")
+flags.DEFINE_bool("tensorboard", False, "Write the same numbers for TensorBoard.")
+flags.DEFINE_string("device", None, "What one device can do, for the MFU: tpu_v5e, tpu_v5p, "
+                    "tpu_v6e, h100, h200, or its operations per second.")  # fmt: skip
 
 # === The optimizer ===
 flags.DEFINE_enum("optimizer", "adamw", OPTIMIZERS, "A Keras optimizer.")

@@ -9,10 +9,11 @@ from keras_textdiff import data
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import Sundae
 from keras_textdiff.presets import save_preset
-from keras_textdiff.training import ExactResume, RollBack
+from keras_textdiff.training import ExactResume, RollBack, RunLog
 from keras_textdiff.transfer.ar2diff import ar2diff
 from keras_textdiff.transfer.load_source import load_source
 from keras_textdiff.utils import processes
+from keras_textdiff.utils.devices import get_device
 from training_run import devices
 from training_run.flags import FLAGS
 from training_run.optimizer import make_optimizer
@@ -25,6 +26,8 @@ def check_flags():
             f"--steps must be a multiple of --epoch_steps, {FLAGS.epoch_steps}. Got {FLAGS.steps}."
         )
     make_optimizer()
+    if isinstance(_peak(), str):
+        get_device(_peak())
 
 
 def model_class():
@@ -140,10 +143,24 @@ def _callbacks():
         save_every_steps=FLAGS.save_every_steps,
         max_to_keep=FLAGS.max_to_keep,
     )
-    callbacks = [resume]
+    log = RunLog(
+        output() / "log.jsonl",
+        every_steps=FLAGS.log_every_steps,
+        tensorboard=output() / "tensorboard" if FLAGS.tensorboard else None,
+        peak=_peak(),
+    )
+    callbacks = [resume, log]
     if FLAGS.roll_back_after:
         callbacks.append(RollBack(resume, after_skipped=FLAGS.roll_back_after))
     return callbacks
+
+
+def _peak():
+    """Return what `RunLog` takes for --device."""
+    try:
+        return float(FLAGS.device) if FLAGS.device else None
+    except ValueError:
+        return FLAGS.device
 
 
 def _columns(rows):
