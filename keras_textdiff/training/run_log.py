@@ -42,7 +42,7 @@ class _Fit:
 
     Attributes:
         batches: `IndexedBatches` or `BatchStream`, which know the shapes of batches.
-        num_processes: int.
+        num_processes: int, those that have rows of their own.
         file: `RunLogFile`, or None in another process than the first.
         writer: `TensorBoardWriter` or None.
         opened: bool, whether the lines of steps that are to come were dropped.
@@ -136,8 +136,8 @@ class RunLog(FitCallback):
     @contextlib.contextmanager
     def around_fit(self, model, arguments):
         """Open the file; see `FitCallback`."""
-        index, num_processes = processes.process_index_and_count()
-        file = RunLogFile(self._path) if index == 0 else None
+        _, num_processes = processes.row_part()
+        file = RunLogFile(self._path) if processes.is_first_process() else None
         self._fit = _Fit(arguments["x"], num_processes, file)
         self._fit.batches.note_shapes()
         try:

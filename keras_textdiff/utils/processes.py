@@ -74,9 +74,11 @@ def whole_array(variable):
 
 
 def num_devices():
-    """Return the number of devices of the current `keras.distribution`, 1 without one."""
+    """Return how many devices train together, 1 where nothing says otherwise."""
     distribution = keras.distribution.distribution()
-    return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+    if distribution is None:
+        return num_replicas()
+    return int(distribution.device_mesh.devices.size)
 
 
 def num_row_groups():
