@@ -49,7 +49,7 @@ class RollBack(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Refuse a run in which nothing is counted or saved."""
-        if not isinstance(self.model.optimizer, GuardedOptimizer):
+        if self._guard() is None:
             raise ValueError(
                 "RollBack needs an optimizer that counts the steps it skips. Compile with "
                 f"GuardedOptimizer(...). Got {type(self.model.optimizer).__name__}."
@@ -62,8 +62,8 @@ class RollBack(keras.callbacks.Callback):
         self._num_steps += 1
         if self._num_steps % self.check_every:
             return
-        optimizer = self.model.optimizer  # jax's state comes back to the model here
-        skipped = int(keras.ops.convert_to_numpy(optimizer.num_skipped_in_a_row.value))
+        guard = self._guard()  # jax's state comes back to the model here
+        skipped = int(keras.ops.convert_to_numpy(guard.num_skipped_in_a_row.value))
         if skipped < self.after_skipped:
             return
         if self.num_roll_backs == self.max_roll_backs:
@@ -73,4 +73,13 @@ class RollBack(keras.callbacks.Callback):
             )
         self.num_roll_backs += 1
         self._resume.roll_back()
-        optimizer.num_skipped_in_a_row.assign(0)
+        guard.num_skipped_in_a_row.assign(0)
+
+    def _guard(self):
+        """Return the optimizer that counts, perhaps inside one that scales losses, or None."""
+        optimizer = self.model.optimizer
+        while not isinstance(optimizer, GuardedOptimizer):
+            optimizer = getattr(optimizer, "inner_optimizer", None)
+            if optimizer is None:
+                return None
+        return optimizer

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_textdiff.models import CausalLM, DiffusionLM
+from keras_textdiff.training import read_run_log
 from tests import tiny
 from tests.processes import free_port, run_together
 
@@ -28,14 +29,6 @@ def run(tool, *arguments, num_processes=1):
         together = [[*flags, f"--process_id={index}"] for index in range(num_processes)]
     command = [sys.executable, TOOLS / tool, *arguments]
     return run_together([[*command, *flags] for flags in together], env=ENVIRONMENT)
-
-
-def error_of(*command):
-    """Return what a tool says that refuses its flags."""
-    command = [sys.executable, TOOLS / command[0], *command[1:]]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1 and "Traceback" not in result.stderr, result
-    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +61,7 @@ def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
     # The checkpoints are there, so the same command has nothing left to do.
     outputs = run("pretrain.py", *ar, "--steps=2", num_processes=NUM_PROCESSES)
     assert "Resuming from" in outputs[0]
+    assert [line["step"] for line in read_run_log(tmp_path / "ar" / "log.jsonl")][-1] == 2
     again = CausalLM.from_preset(tmp_path / "ar" / "preset")
     for one, other in zip(before.trainable_variables, again.trainable_variables, strict=True):
         np.testing.assert_array_equal(tiny.to_numpy(one.value), tiny.to_numpy(other.value))
@@ -85,25 +79,77 @@ def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
 
 
 @pytest.mark.backend_free
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--size=tiny"], "--tokenizer and --vocabulary_size"),
-        (["--size=tiny", "--preset=ar_tiny_python"], "one of --preset, --size and --config"),
-        (["--size=tiny", "--epoch_steps=3"], "--steps must be a multiple of --epoch_steps, 3"),
-        (["--size=tiny", "--warmup_steps=9"], "--warmup_steps must be below --steps"),
-        (["--size=tiny", "--weights=1,2"], "one number per --data, 1"),
-        (["--size=tiny", "--process_id=1"], "go with --coordinator"),
-        (["--size=tiny", "--noskip_bad_steps", "--roll_back_after=2"], "needs --skip_bad_steps"),
-        (["--size=tiny", "--vocabulary_size=300", "--fully_sharded"], "KERAS_BACKEND=jax"),
-        (["--preset=nowhere"], "Unknown preset 'nowhere'"),
-        (["--preset=ar_tiny_python", "--data=missing.txt"], "no file 'missing.txt'"),
-    ],
-)
-def test_errors_come_before_training(corpus, tmp_path, arguments, message):
-    found = error_of(
-        "pretrain.py", "--steps=4", f"--output={tmp_path / 'run'}",
-        *([] if any("--data" in one for one in arguments) else [f"--data={corpus / 'text.jsonl'}"]),
-        *arguments,
-    )  # fmt: skip
-    assert message in found
+def test_the_optimizer_is_what_the_flags_say():
+    flags = [
+        "--output=o", "--steps=100", "--optimizer=adam", "--learning_rate=0.4",
+        "--schedule=linear", "--warmup_steps=20", "--accumulate_steps=2", "--clip_norm=0.5",
+        "--weight_decay=0.1", "--ema_momentum=0.9", "--spike_factor=7",
+    ]  # fmt: skip
+    code = (
+        "import json, sys; from absl import flags; from training_run.optimizer import *;"
+        "flags.FLAGS(sys.argv); guard = make_optimizer(); inner = guard.inner_optimizer;"
+        "rates = [float(inner._learning_rate(step)) for step in (0, 9, 10, 30, 50)];"
+        "print(json.dumps([guard.spike_factor, rates, inner.global_clipnorm, inner.weight_decay,"
+        " inner.ema_momentum, inner.use_ema, inner.gradient_accumulation_steps]))"
+    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(TOOLS), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *flags], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    spike_factor, rates, *others = json.loads(result.stdout)
+    assert spike_factor == 7 and others == [0.5, 0.1, 0.9, True, 2]
+    # 50 updates: 10 of warm-up, then 40 down to nothing.
+    np.testing.assert_allclose(rates, [0.04, 0.4, 0.4, 0.2, 0.0], rtol=1e-5)
+
+
+ERRORS = [
+    (["--size=tiny"], "--tokenizer and --vocabulary_size"),
+    (["--size=tiny", "--preset=ar_tiny_python"], "one of --preset, --size and --config"),
+    (["--size=tiny", "--epoch_steps=3"], "--steps must be a multiple of --epoch_steps, 3"),
+    (["--size=tiny", "--warmup_steps=9"], "--warmup_steps must be below --steps"),
+    (["--size=tiny", "--weights=1,2"], "one number per --data, 1"),
+    (["--size=tiny", "--process_id=1"], "go with --coordinator"),
+    (["--size=tiny", "--noskip_bad_steps", "--roll_back_after=2"], "needs --skip_bad_steps"),
+    (["--size=tiny", "--device=abacus"], "abacus"),
+    (["--size=tiny", "--vocabulary_size=300", "--fully_sharded"], "KERAS_BACKEND=jax"),
+    (["--preset=nowhere"], "Unknown preset 'nowhere'"),
+    (["--preset=ar_tiny_python", "--data=missing.txt"], "no file 'missing.txt'"),
+]
+TRY_ALL = """
+import json, sys
+import pretrain
+from absl import flags
+from absl.testing import flagsaver
+
+found = []
+for arguments in json.loads(sys.argv[1]):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["pretrain.py", *arguments])
+        try:
+            pretrain.main(None)
+        except SystemExit as end:
+            found.append(end.code)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.backend_free
+def test_errors_are_one_line_and_come_before_training(corpus, tmp_path):
+    attempts = [
+        [
+            f"--output={tmp_path / str(index)}",
+            "--steps=4",
+            f"--data={corpus / 'text.jsonl'}",
+            *flags,
+        ]
+        for index, (flags, _) in enumerate(ERRORS)
+    ]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(TOOLS), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", TRY_ALL, json.dumps(attempts)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert len(found) == len(ERRORS)
+    for text, (_, message) in zip(found, ERRORS, strict=True):
+        assert text.startswith("error: ") and message in text
