@@ -1,6 +1,6 @@
 """Models on many devices and in several processes.
 
-What to type on jax, on one machine or, with the first line, on each host of a TPU pod or GPU cluster:
+On jax, on one machine or, with the first line, on each host of a TPU pod or GPU cluster:
 
 ```python
 keras_textdiff.distribution.initialize()  # several hosts only: before anything else
