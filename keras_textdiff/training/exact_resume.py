@@ -6,8 +6,6 @@ import signal
 import threading
 import warnings
 
-import keras
-
 from keras_textdiff.data.batches import IndexedBatches
 from keras_textdiff.models.fit_callback import FitCallback
 from keras_textdiff.training import run_state
@@ -16,7 +14,6 @@ from keras_textdiff.training.checkpoint_folder import CheckpointFolder, checkpoi
 from keras_textdiff.training.resuming_callbacks import ResumingCallbacks
 from keras_textdiff.utils import processes, random
 from keras_textdiff.utils.checks import check_integer
-from keras_textdiff.utils.replicas import num_replicas
 
 logger = logging.getLogger("keras_textdiff")
 SIGTERM_STEPS = 10  # steps after which several processes ask each other for a SIGTERM
@@ -350,11 +347,6 @@ def _check_arguments(model, arguments):
     callbacks = arguments["callbacks"]
     if sum(isinstance(callback, ExactResume) for callback in callbacks) > 1:
         raise ValueError("A run has one ExactResume callback. Got several.")
-    if keras.config.backend() == "tensorflow" and num_replicas(model) > 1:
-        raise ValueError(
-            "ExactResume does not know the variables of a tf.distribute strategy. Train on one "
-            "device, or on jax or torch."
-        )
     if model.steps_per_execution != 1:
         raise ValueError(
             "ExactResume counts single steps. Compile the model with steps_per_execution=1. "

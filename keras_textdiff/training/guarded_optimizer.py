@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
+from keras_textdiff.utils.replicas import num_replicas
 
 
 @register
@@ -61,6 +62,11 @@ class GuardedOptimizer(keras.optimizers.Optimizer):
 
     def build(self, variables):
         """Make the variables of both optimizers."""
+        if keras.config.backend() == "tensorflow" and num_replicas() > 1:
+            raise ValueError(
+                "GuardedOptimizer cannot skip steps of a tf.distribute strategy: its replicas "
+                "would have to agree. Compile with the optimizer inside, or train on one device."
+            )
 
         def add(name, dtype):
             return self.add_variable(
