@@ -85,8 +85,9 @@ class RunLog(FitCallback):
       counts. SUNDAE makes a pass for the canvas and one for each unroll, AR one. What gradient
       checkpointing computes twice does not count; weights that are frozen count as trained.
     - Speeds are those since the line before, checkpoints included, without validation and without
-      the first step, which is compiled. The remaining time is what the steps left in `fit` take
-      at the mean pace of this process.
+      the first step, which is compiled. A step ends when one of Keras' threads hears of it, which
+      may be some milliseconds late: choose `every_steps` so that lines are a second apart or more.
+      The remaining time is what the steps left in `fit` take at the mean pace of this process.
 
     Nothing waits for a device that Keras does not wait for: numbers arrive in Keras' own threads
     on jax and torch, where other callbacks allow it.
