@@ -75,7 +75,8 @@ class RunLog(FitCallback):
 
     - Loss and metrics are means over the steps since the line before, with equal weights. Keras
       gives running means over the epoch; their difference is exact where batches have equal
-      weight, and nearly so where these vary little (supervised tokens for "accuracy").
+      weight, and nearly so where these vary little. "accuracy" is weighted by tokens: in batches
+      of a few of them that vary much, its difference may even leave [0, 1].
     - Tokens are positions of a batch that go through the model: rows times columns, prompt,
       padding and rows that fill a batch up included, with an encoder those of the prefix as well.
       Each counts once per step, whatever the number of passes; with several processes, those of
