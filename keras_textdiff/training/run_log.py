@@ -75,7 +75,8 @@ class RunLog(FitCallback):
 
     - Loss and metrics are means over the steps since the line before, with equal weights. Keras
       gives running means over the epoch; their difference is exact where batches have equal
-      weight, and nearly so where these vary little (supervised tokens for "accuracy").
+      weight, and nearly so where these vary little. "accuracy" is weighted by tokens: in batches
+      of a few of them that vary much, its difference may even leave [0, 1].
     - Tokens are positions of a batch that go through the model: rows times columns, prompt,
       padding and rows that fill a batch up included, with an encoder those of the prefix as well.
       Each counts once per step, whatever the number of passes; with several processes, those of
@@ -85,8 +86,9 @@ class RunLog(FitCallback):
       counts. SUNDAE makes a pass for the canvas and one for each unroll, AR one. What gradient
       checkpointing computes twice does not count; weights that are frozen count as trained.
     - Speeds are those since the line before, checkpoints included, without validation and without
-      the first step, which is compiled. The remaining time is what the steps left in `fit` take
-      at the mean pace of this process.
+      the first step, which is compiled. A step ends when one of Keras' threads hears of it, which
+      may be some milliseconds late: choose `every_steps` so that lines are a second apart or more.
+      The remaining time is what the steps left in `fit` take at the mean pace of this process.
 
     Nothing waits for a device that Keras does not wait for: numbers arrive in Keras' own threads
     on jax and torch, where other callbacks allow it.
