@@ -22,7 +22,7 @@ import numpy as np
 from keras_textdiff import data, distribution
 from keras_textdiff.models import CausalLM, DiffusionLM, DiffusionLMPreprocessor
 from keras_textdiff.samplers import SundaeSampler
-from keras_textdiff.training import ExactResume, GuardedOptimizer
+from keras_textdiff.training import ExactResume, GuardedOptimizer, RunLog, read_run_log
 from keras_textdiff.utils import processes
 from tests import tiny
 from tests.training.runs import KillAfter, Killed
@@ -91,14 +91,23 @@ def stream(kind, folder):
     outputs = {f"stream {name}": values for name, values in history.items()}
     resume = ExactResume(folder / "checkpoints", save_every_steps=2)
     with contextlib.suppress(Killed):
-        train_on_stream(kind, [resume, KillAfter(5)])
-    again, history = train_on_stream(kind, [ExactResume(folder / "checkpoints")])
+        train_on_stream(kind, [resume, log(folder), KillAfter(5)])
+    resume = ExactResume(folder / "checkpoints")
+    again, history = train_on_stream(kind, [resume, log(folder)])
     assert history["loss"] == list(outputs["stream loss"])
     for one, other in zip(model.variables, again.variables, strict=True):
         one, other = processes.whole_array(one), processes.whole_array(other)
         np.testing.assert_array_equal(one, other)
+    lines = read_run_log(folder / "log.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["tokens"] for line in lines] == [4 * 16 * step for step in range(1, 7)]
     outputs["stream resumed"] = len(list((folder / "checkpoints").iterdir()))
     return outputs
+
+
+def log(folder):
+    """Return a log of each step, the same file in all processes."""
+    return RunLog(folder / "log.jsonl", every_steps=1)
 
 
 def refusal(folder):
