@@ -78,8 +78,8 @@ def hub_backbone(size, num_positions=1024, dtype="float32", **changes):
     rng = np.random.default_rng(0)
     for weight in backbone.weights:  # biases are 0 and scales 1 where training starts
         if len(weight.shape) == 1 or weight.path.endswith("bias"):
-            noise = rng.normal(0, 0.02, weight.shape).astype("float32")
-            weight.assign(keras.ops.cast(weight.value, "float32") + noise)
+            value = keras.ops.convert_to_numpy(weight).astype("float32")
+            weight.assign(value + rng.normal(0, 0.02, weight.shape).astype("float32"))
     return backbone
 
 
