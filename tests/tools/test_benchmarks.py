@@ -63,6 +63,7 @@ def test_calls_take_turns():
     assert order == [*"ab", *"ababab"]
     assert set(times) == {"a", "b"} and len(times["a"]["seconds"]) == 3
     assert times["a"]["min_s"] <= times["a"]["median_s"] <= times["a"]["max_s"]
+    assert times["a"]["cpu_s"] >= 0
 
 
 @pytest.mark.backend_free

@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -89,10 +90,10 @@ class LocalSide:
         return _thin_out(output), seconds
 
     def time(self, case):
-        """Return the seconds of one call."""
-        start = time.perf_counter()
+        """Return the seconds of one call, by the clock and of all processors together."""
+        start, processor_start = time.perf_counter(), time.process_time()
         output = self._calls[case]()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start, time.process_time() - processor_start
         del output
         return seconds
 
@@ -232,21 +233,27 @@ def interleave(calls, repeats):
         repeats: int, calls of each.
 
     Returns:
-        Dict from a name to "median_s", "min_s", "max_s" and "seconds", the single measurements.
+        Dict from a name to "median_s", "min_s" and "max_s" by the clock; "cpu_s", the median of
+        what all processors together spent, which other work on the machine lengthens less; and
+        "seconds", the single measurements.
     """
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, (side, case) in calls.items():
             seconds[name].append(side.time(case))
-    return {
-        name: {
+    times = {}
+    for name, pairs in seconds.items():
+        values, processor = zip(*pairs, strict=True)
+        times[name] = {
             "median_s": round(statistics.median(values), 6),
             "min_s": round(min(values), 6),
             "max_s": round(max(values), 6),
+            "cpu_s": round(statistics.median(processor), 6),
             "seconds": [round(value, 6) for value in values],
         }
-        for name, values in seconds.items()
-    }
+        summary = {key: value for key, value in times[name].items() if key != "seconds"}
+        note(f"{name}: {summary}")
+    return times
 
 
 # === Reports ===
@@ -322,6 +329,7 @@ def _run(module):
     for name, default in module.OPTIONS.items():
         if isinstance(default, list) and default and isinstance(default[0], int):
             options[name] = [int(value) for value in options[name]]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Terminated."))  # leaves no files behind
     sides = []
     with tempfile.TemporaryDirectory() as folder:
 
