@@ -117,7 +117,6 @@ def compare(start, options):
             for name in SIDES:
                 side = start(name, backend)
                 (peaks[name], *losses[name]), _ = side.open(str(size))
-                side.close(str(size))
                 side.stop()
             difference = harness.relative_difference(*(np.array(losses[name]) for name in SIDES))
             harness.check_close(f"{backend}, V {size}, losses", difference, TOLERANCE)

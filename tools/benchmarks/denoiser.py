@@ -158,8 +158,8 @@ def _compare_shape(sides, shape, options):
                         side.open(case)
                         calls[f"{name} {case}"] = (side, case)
     times = harness.interleave(calls, options["repeats"])
-    for side, case in calls.values():
-        side.close(case)
+    for side in sides.values():
+        side.close()
     operations = gpt2.num_operations(options["size"], *_numbers(shape))
     row = {"shape": shape, "largest_relative_differences": differences, "denoisers": {}}
     for name in differences:

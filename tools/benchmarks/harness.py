@@ -97,14 +97,14 @@ class LocalSide:
         del output
         return seconds
 
-    def close(self, case):
-        """Let go of a case."""
-        del self._calls[case]
+    def close(self):
+        """Let go of all open cases."""
+        self._calls.clear()
         gc.collect()  # models hold themselves
 
     def stop(self):
-        """Let go of everything."""
-        self._calls.clear()
+        """End the side."""
+        self.close()
 
 
 class ProcessSide:
@@ -142,8 +142,8 @@ class ProcessSide:
     def time(self, case):
         return self._ask("time", case)
 
-    def close(self, case):
-        self._ask("close", case)
+    def close(self):
+        self._ask("close")
 
     def stop(self):
         self.process.stdin.close()
@@ -173,11 +173,13 @@ def _serve(make_cases):
     side = LocalSide(make_cases())
     reply(side.cases)
     for line in sys.stdin:
-        request, case, *path = json.loads(line)
-        result = getattr(side, request)(case)
+        request, *arguments = json.loads(line)
         if request == "open":
-            output, result = result
-            np.save(path[0], output)
+            case, path = arguments
+            output, result = side.open(case)
+            np.save(path, output)
+        else:
+            result = getattr(side, request)(*arguments)
         reply(result)
 
 

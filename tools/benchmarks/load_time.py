@@ -135,15 +135,14 @@ def compare(start, options):
                 )
                 for name in LOADERS
             }
-            for name in LOADERS:
-                side.close(f"load {name}")
+            side.close()
             first_calls = {what: {} for what in FIRST_CALLS}
             for what in FIRST_CALLS:
                 for name in options["models"]:
                     case = f"{what} {name}"
                     _, first = side.open(case)
                     later = harness.interleave({case: (side, case)}, 2)[case]["min_s"]
-                    side.close(case)
+                    side.close()
                     first_calls[what][name] = {
                         "first_s": round(first, 3),
                         "later_s": later,

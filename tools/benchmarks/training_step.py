@@ -152,7 +152,6 @@ def compare(start, options):
                 )
                 calls = {f"plain {dtype}": (plain, dtype) for dtype in PLAIN}
                 times = harness.interleave({"ours": (side, policy), **calls}, options["repeats"])
-                side.close(policy)
                 side.stop()
                 tokens = {
                     name: round(num_tokens / value["median_s"], 1) for name, value in times.items()
