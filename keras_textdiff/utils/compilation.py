@@ -35,35 +35,44 @@ def compile_function(model, function):
     Under a `keras.distribution`, the rows are split as `processes.split_rows` says.
 
     Args:
+        model: see `compile_tensors`.
+        function: see `compile_tensors`.
+
+    Returns:
+        Callable, dict of arrays to nest of NumPy arrays. Weights are read at each call.
+    """
+    run = compile_tensors(model, function)
+    return lambda inputs: tree.map_structure(ops.convert_to_numpy, run(split_rows(inputs)))
+
+
+def compile_tensors(model, function):
+    """Compile `function` of a dict of tensors, with `model`'s current weights.
+
+    Args:
         model: a compiled `keras.Model`; `jit_compile` and `run_eagerly` are respected.
         function: callable, dict of tensors, "token_ids" `(B, L)` among them, to nest of tensors;
             may call `model`.
 
     Returns:
-        Callable, dict of arrays to nest of NumPy arrays. Weights are read at each call.
+        Callable, dict of tensors to nest of tensors. Weights are read at each call.
     """
     backend = keras.config.backend()
     eager = model.run_eagerly or (backend == "jax" and not model.jit_compile)
     if backend == "jax" and not eager:
-        run = _compile_jax(model, function)
-    elif backend == "tensorflow" and not eager:
+        return _compile_jax(model, function)
+    if backend == "tensorflow" and not eager:
         import tensorflow as tf
 
-        run = tf.function(function, jit_compile=bool(model.jit_compile))
-    elif backend == "torch":
+        return tf.function(function, jit_compile=bool(model.jit_compile))
+    if backend == "torch":
         import torch
 
         def run(inputs):
             with torch.no_grad():
                 return function(inputs)
-    else:
-        run = function
 
-    def call(inputs):
-        inputs = split_rows(inputs)
-        return tree.map_structure(ops.convert_to_numpy, run(inputs))
-
-    return call
+        return run
+    return function
 
 
 def _compile_jax(model, function):

@@ -45,13 +45,18 @@ class FeatureNormalization(keras.layers.Layer):
         """Return the normalized inputs in the layer's compute dtype."""
         x = ops.cast(inputs, "float32")
         scale = ops.cast(self.scale, "float32")
+        scale = 1.0 + scale if self.kind == "rms_unit_offset" else scale
+        bias = ops.cast(self.bias, "float32") if self.kind == "layer" else None
+        if keras.config.backend() == "torch":  # one kernel; the others fuse what is written here
+            if self.kind == "layer":
+                x = ops.layer_normalization(x, scale, bias, epsilon=self.epsilon)
+            else:
+                x = ops.rms_normalization(x, scale, epsilon=self.epsilon)
+            return ops.cast(x, self.compute_dtype)
         if self.kind == "layer":
             x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
-        x = x * (1.0 + scale if self.kind == "rms_unit_offset" else scale)
-        if self.kind == "layer":
-            x = x + ops.cast(self.bias, "float32")
-        return ops.cast(x, self.compute_dtype)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon) * scale
+        return ops.cast(x if bias is None else x + bias, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """Return the input's shape."""

@@ -1,0 +1,256 @@
+"""Writing a text: KerasHub's cached AR decoding, ours, and diffusion, with the same weights.
+
+    python tools/benchmarks/generation.py --output=results/generation.json
+    python tools/benchmarks/generation.py --lengths=128,512,1024,2048,4096 --steps=10,20,50 \\
+        --canvases=1,8 --repeats=1 --output=results/generation.json   # takes hours on few cores
+
+A text is a row of so many tokens, 8 of them the prompt; nothing ends early. All three are the same
+random weights of GPT-2 size (with as many positions as a row has): KerasHub's `GPT2CausalLM`, our
+`CausalLM`, both greedy, whose tokens are compared before (in float32 they must be equal; in
+bfloat16 the share of equal ones is reported), and the `DiffusionLM` that `ar2diff` makes of it, at
+--steps denoising steps with --canvases canvases. All backends and dtypes are timed in turn.
+With --output, a PNG beside the JSON shows the curves and, after Han et al. 2024 (arXiv 2401.17181,
+Figure 3), the speedups that the paper reports.
+"""
+
+import functools
+import pathlib
+import sys
+
+import gpt2
+import harness
+import numpy as np
+
+OPTIONS = {
+    "backends": harness.BACKENDS,
+    "dtypes": ["float32", "bfloat16"],
+    "lengths": [128],
+    "steps": [10],
+    "canvases": [1],
+    "size": "small",
+    "repeats": 3,
+}
+TINY = {
+    "backends": ["jax"],
+    "dtypes": ["float32"],
+    "lengths": [16],
+    "steps": [2],
+    "size": "tiny",
+    "repeats": 1,
+}
+PROMPT_LENGTH = 8
+BAR_LENGTH, BAR_STEPS = 512, 10
+
+
+# === Cases ===
+
+
+def cases(options):
+    jit_compile = harness.jit_compile(options["backend"])
+
+    def prompt(length):
+        return {
+            "token_ids": gpt2.token_ids(options["size"], 1, length),
+            "padding_mask": np.arange(length)[None] < PROMPT_LENGTH,
+        }
+
+    def make_ar(kind, dtype, length):
+        import keras_hub
+
+        import keras_textdiff
+
+        hub = gpt2.hub_backbone(options["size"], num_positions=length, dtype=dtype)
+        if kind == "keras_hub":
+            model = keras_hub.models.GPT2CausalLM(hub)
+        else:
+            convert = keras_textdiff.transfer.convert_backbone
+            model = keras_textdiff.models.CausalLM(convert(hub, attention="causal"))
+        model.compile(sampler="greedy", jit_compile=jit_compile)
+        return lambda: model.generate(prompt(length), stop_token_ids=None)["token_ids"]
+
+    @functools.lru_cache(maxsize=1)
+    def load_diffusion_lm(dtype, length):
+        import keras_textdiff
+
+        hub = gpt2.hub_backbone(options["size"], num_positions=length, dtype=dtype)
+        lm = keras_textdiff.ar2diff(hub)
+        lm.compile(jit_compile=jit_compile)
+        return lm
+
+    def make_diffusion(dtype, length, steps, canvases):
+        from keras_textdiff.samplers import SundaeSampler
+        from keras_textdiff.utils.compilation import CompiledFunctions
+
+        lm = load_diffusion_lm(dtype, length)
+        sampler = SundaeSampler(steps, num_canvases=canvases, stop_when_unchanged=False)
+        # Compiled functions of its own: those of a model end with its sampler.
+        compiled = CompiledFunctions()
+
+        def call():
+            rows = lm.make_checker().prompt_rows(prompt(length))
+            ids, _ = sampler.generate(lm, rows, seed=0, batch_size=1, compiled=compiled)
+            return ids
+
+        return call
+
+    made = {}
+    for dtype in options["dtypes"]:
+        for length in options["lengths"]:
+            for kind in ("keras_hub", "causal_lm"):
+                made[_name(kind, dtype, length)] = functools.partial(make_ar, kind, dtype, length)
+            for steps in options["steps"]:
+                for canvases in options["canvases"]:
+                    made[_diffusion_name(dtype, length, steps, canvases)] = functools.partial(
+                        make_diffusion, dtype, length, steps, canvases
+                    )
+    return made
+
+
+def _name(kind, dtype, length):
+    return f"{kind} {dtype} {length}"
+
+
+def _diffusion_name(dtype, length, steps, canvases):
+    return _name(f"diffusion, steps {steps}, canvases {canvases},", dtype, length)
+
+
+SIDES = {"keras": cases}
+
+
+# === Comparison ===
+
+
+def compare(start, options):
+    sides = {backend: start("keras", backend) for backend in options["backends"]}
+    rows = [
+        _compare_length(sides, dtype, length, options)
+        for length in options["lengths"]
+        for dtype in options["dtypes"]
+    ]
+    return {"prompt_length": PROMPT_LENGTH, "rows": rows, **_summarize(rows, options)}
+
+
+def _compare_length(sides, dtype, length, options):
+    """Time all that writes texts of one length, in one dtype, on all backends."""
+    calls, equal = {}, {}
+    for backend, side in sides.items():
+        outputs = {}
+        for case in side.cases:
+            if case.endswith(f" {dtype} {length}"):
+                kind = case.removesuffix(f" {dtype} {length}").rstrip(",")
+                outputs[kind], seconds = side.open(case)
+                calls[f"{backend}: {kind}"] = (side, case)
+                harness.note(f"{backend}: {case} is ready, first call {seconds:.1f} s")
+        same = outputs["causal_lm"] == outputs["keras_hub"]
+        equal[backend] = float(np.mean(same[PROMPT_LENGTH:]))
+        if dtype == "float32":
+            harness.check_close(f"{backend}, tokens of both AR models", 1 - equal[backend], 0.0)
+    times = harness.interleave(calls, options["repeats"])
+    for side in sides.values():
+        side.close()
+    return {
+        "length": length,
+        "dtype": dtype,
+        "share_of_equal_tokens": equal,
+        "times": times,
+        "ar_tokens_per_second": {
+            name: round((length - PROMPT_LENGTH) / times[name]["median_s"], 2)
+            for name in times
+            if "diffusion" not in name
+        },
+        "ar_of_keras_hub": {
+            backend: round(
+                times[f"{backend}: keras_hub"]["median_s"]
+                / times[f"{backend}: causal_lm"]["median_s"],
+                3,
+            )
+            for backend in sides
+        },
+    }
+
+
+def _summarize(rows, options):
+    """Return speedups over KerasHub's fastest, and bars."""
+    speedups, bars = [], []
+    for length in options["lengths"]:
+        times = {
+            f"{name}, {row['dtype']}": value["median_s"]
+            for row in rows
+            if row["length"] == length
+            for name, value in row["times"].items()
+        }
+
+        def fastest(kind, times=times):
+            return min((s, name) for name, s in times.items() if f": {kind}, " in name)
+
+        hub_seconds, hub_name = fastest("keras_hub")
+        for steps in options["steps"]:
+            for canvases in options["canvases"]:
+                seconds, name = fastest(f"diffusion, steps {steps}, canvases {canvases}")
+                speedups.append(
+                    {
+                        "length": length,
+                        "steps": steps,
+                        "canvases": canvases,
+                        "fastest": name,
+                        "seconds": seconds,
+                        "fastest_ar_of_keras_hub": hub_name,
+                        "ar_seconds": hub_seconds,
+                        "speedup": round(hub_seconds / seconds, 3),
+                    }
+                )
+                if (length, steps, canvases) == (BAR_LENGTH, BAR_STEPS, 1):
+                    what = f"diffusion, of KerasHub's cached AR, {length} tokens, {steps} steps"
+                    bars.append(harness.bar(what, speedups[-1]["speedup"], at_least=4.0))
+    for row in rows:
+        for backend, ratio in row["ar_of_keras_hub"].items():
+            what = f"CausalLM, of KerasHub's, {backend} {row['dtype']}, {row['length']} tokens"
+            bars.append(harness.bar(what, ratio, at_least=1.0))
+    paper = _paper()
+    return {"speedups": speedups, "paper_speedups": paper, "bars": bars}
+
+
+def _paper():
+    """Return the paper's speedups at 10 steps, by length."""
+    sys.path.append(str(pathlib.Path(__file__).parents[1]))
+    from reproduction.paper import FIGURE_3
+
+    return FIGURE_3
+
+
+def draw(report, path):
+    """Draw seconds and speedups against the length."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    speedups = report["speedups"]
+    lengths = sorted({entry["length"] for entry in speedups})
+    ar = {entry["length"]: entry["ar_seconds"] for entry in speedups}
+    left.plot(lengths, [ar[length] for length in lengths], "ko-", label="KerasHub, AR, cached")
+    for steps, canvases in sorted({(entry["steps"], entry["canvases"]) for entry in speedups}):
+        points = [e for e in speedups if (e["steps"], e["canvases"]) == (steps, canvases)]
+        label = f"diffusion, {steps} steps, {canvases} canvas{'es' * (canvases > 1)}"
+        places = [entry["length"] for entry in points]
+        style = "o-" if canvases == 1 else "s--"
+        left.plot(places, [entry["seconds"] for entry in points], style, label=label)
+        right.plot(places, [entry["speedup"] for entry in points], style, label=label)
+    paper = report["paper_speedups"]
+    places = sorted(map(int, paper))
+    values = [paper.get(place, paper.get(str(place))) for place in places]
+    right.plot(places, values, "D", color="#777777", label="Han et al. 2024, 10 steps")
+    for axis, title in ((left, "seconds"), (right, "times as fast as KerasHub's AR")):
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xlabel("tokens of a text")
+        axis.set_title(f"{title}, fastest backend and dtype of each", fontsize=10)
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    harness.main(sys.modules[__name__])
