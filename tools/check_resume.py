@@ -261,14 +261,18 @@ class Check:
         while sent < number:
             folder = self.new_folder()
             while True:
+                fresh = not folder.exists()
                 process = Process(folder)
                 ended = process.wait(for_line="training")
+                start = time.monotonic()
                 # Most of the time trains and saves; some moments fall behind the end.
                 if not ended and sent < number:
                     ended = process.wait(self.random.uniform(0, 0.7 * self.seconds))
                     if not ended:
                         os.kill(process.pid, signal_number)
                         sent += 1
+                    elif fresh:  # the machine was busier when the first run was timed
+                        self.seconds = min(self.seconds, time.monotonic() - start)
                 process.wait()
                 lines = process.close()
                 if told(lines, "digest"):
