@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+from absl import logging
 
 from keras_textdiff import distribution
 from keras_textdiff.utils import processes
@@ -10,7 +11,8 @@ from training_run.flags import FLAGS
 
 
 def start_processes():
-    """Join the other processes, where the flags name any."""
+    """Join the other processes, where the flags name any; leave Orbax's chatter out of the log."""
+    logging.set_verbosity(logging.WARNING)
     if FLAGS.coordinator is not None:
         distribution.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     elif FLAGS.distributed:
