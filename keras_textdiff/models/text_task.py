@@ -152,6 +152,8 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
         loss = y_pred["loss"]
         for extra in self.losses:
             loss = loss + ops.cast(ops.sum(extra), loss.dtype)
+        if num_replicas() == 1:
+            return loss
         # The value is that of all replicas, the gradient this one's part.
         loss = loss + ops.stop_gradient(mean_over_replicas(loss) - loss)
         # Tensorflow's optimizers add up the replicas' gradients; torch's get their mean.
@@ -164,8 +166,11 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
         # Keras has counted all rows: take back those that only fill a batch up.
         excess = num_rows - ops.cast(ops.shape(has_target)[0], "float32")
         loss = mean_over_replicas(y_pred["loss"])
+        loss = ops.where(ops.equal(excess, 0.0), 0.0, loss)  # an infinite one times 0 is NaN
         self._loss_tracker.update_state(loss, sample_weight=excess)
         names = list(y_pred["metrics"])
+        if not names:
+            return self.get_metrics_result()
         pairs = mean_over_replicas(ops.stack([ops.stack(y_pred["metrics"][n]) for n in names]))
         means = pairs[:, 0] / ops.maximum(pairs[:, 1], 1e-9)
         for index, name in enumerate(names):

@@ -70,7 +70,8 @@ def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
         "finetune.py", f"--preset={tmp_path / 'ar' / 'preset'}",
         f"--data={corpus / 'tasks.jsonl'}", "--prompt={ask}", "--response={answer}",
         "--schedule=constant", "--accumulate_steps=2", "--clip_norm=0", "--roll_back_after=5",
-        "--gradient_checkpointing", "--dtype=mixed_bfloat16", *common, "--steps=2", f"--output={tmp_path / 'qa'}",
+        "--gradient_checkpointing", "--dtype=mixed_bfloat16", "--steps=2", *common,
+        f"--output={tmp_path / 'qa'}",
     )  # fmt: skip
     lm = DiffusionLM.from_preset(tmp_path / "qa" / "preset")
     assert lm.backbone.attention == "bidirectional"
