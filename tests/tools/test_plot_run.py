@@ -4,8 +4,8 @@ import pathlib
 import subprocess
 import sys
 
-import plot_run
 import pytest
+from training_run import curves
 
 pytestmark = pytest.mark.backend_free
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "plot_run.py"
@@ -59,15 +59,15 @@ def test_errors_are_one_line(tmp_path):
         ([log, log], "can be drawn once"),
     ):
         with pytest.raises(ValueError, match=message):
-            plot_run.read_runs(paths)
-    runs = plot_run.read_runs([log])
+            curves.read_runs(paths)
+    runs = curves.read_runs([log])
     assert list(runs) == ["log"] and len(runs["log"]) == 29
     with pytest.raises(ValueError, match=r"no 'los'\. They have \['loss', 'tokens', 'val_loss'\]"):
-        plot_run.choose_metrics(runs, ["los"], "step")
+        curves.choose_metrics(runs, ["los"], "step")
 
 
 def test_runs_are_named_by_what_differs():
-    names = plot_run.run_names(["runs/a/x/log.jsonl", "runs/b/y/log.jsonl"])
+    names = curves.run_names(["runs/a/x/log.jsonl", "runs/b/y/log.jsonl"])
     assert names == ["a/x", "b/y"]
-    assert plot_run.run_names(["a.jsonl", "b.jsonl"]) == ["a", "b"]
-    assert plot_run.run_names(["runs/a.jsonl", "runs/a/a.jsonl"]) == ["a", "a/a"]
+    assert curves.run_names(["a.jsonl", "b.jsonl"]) == ["a", "b"]
+    assert curves.run_names(["runs/a.jsonl", "runs/a/a.jsonl"]) == ["a", "a/a"]
