@@ -47,8 +47,8 @@ LAYOUTS = {  # name: shape of the mesh, fully sharded
     "both": ((2, 4), True),
 }
 LAYOUTS_OF = {
-    "decoder": ("data", "both"),
-    "encoder_decoder": ("fully sharded", "tensor"),  # "both": the decoder
+    "decoder": ("data", "tensor", "both"),
+    "encoder_decoder": ("fully sharded", "tensor", "both"),
 }
 
 
