@@ -23,7 +23,7 @@ def run_python(*arguments, **environment):
 
 
 def test_random_kills_and_damage():
-    options = ["--kills=3", "--terms=1", "--corruptions=20", "--seed=1"]
+    options = ["--kills=10", "--terms=2", "--corruptions=20", "--seed=1"]
     result = json.loads(run_python("tools/check_resume.py", *options).splitlines()[-1])
     assert result["failures"] == []
-    assert (result["SIGKILL"]["sent"], result["SIGTERM"]["sent"]) == (3, 1)
+    assert (result["SIGKILL"]["sent"], result["SIGTERM"]["sent"]) == (10, 2)
