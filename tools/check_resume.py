@@ -140,6 +140,7 @@ def train(folder, write, num_devices=None, num_steps=None):
         verbose=0,
         callbacks=[Tell(write, num_steps, compare=num_devices is not None), resume],
     )
+    write("trained")
     digest = hashlib.sha256(json.dumps(history.history, sort_keys=True).encode())
     for variable in [*model.variables, *optimizer.variables]:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
@@ -302,7 +303,8 @@ class Check:
 
     def after_term(self, folder, status, lines):
         """Return what is wrong after SIGTERM, or None: the last step is saved."""
-        if status != 143:
+        # Behind the end of `fit` nothing handles the signal, and nothing is left to save.
+        if status != 143 and not (status == -signal.SIGTERM and "trained" in lines):
             return f"exit code {status}"
         newest, problems = CheckpointFolder(folder, 3).newest_valid()
         if problems or newest is None:
