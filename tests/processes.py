@@ -1,10 +1,15 @@
 """Processes that a test runs side by side."""
 
 import contextlib
+import os
+import pathlib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def free_port():
@@ -42,6 +47,16 @@ def run_together(commands, timeout=600, **options):
     tails = "\n\n".join(output[-4000:] for output in outputs)
     assert not any(codes) and None not in codes, f"exit codes {codes}\n{tails}"
     return outputs
+
+
+def run_on_eight_devices(tests, *xla_flags):
+    """Run a file of tests in a process in which jax has 8 virtual CPU devices."""
+    flags = " ".join(["--xla_force_host_platform_device_count=8", *xla_flags])
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "XLA_FLAGS": flags
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", tests]
+    run_together([command], timeout=900, cwd=ROOT, env=environment)
 
 
 def _end(runs):

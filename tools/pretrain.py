@@ -15,11 +15,10 @@ backend. Several processes and hosts: examples/distributed_training/README.md.
 import itertools
 import json
 import pathlib
-import sys
 
 from absl import app, flags
 from reproduction.tokens import train_tokenizer
-from training_run import devices, run, sources
+from training_run import run
 from training_run.flags import FLAGS
 
 from keras_textdiff import data
@@ -38,13 +37,7 @@ FORMATS = {
     "span_corruption": data.SpanCorruption,
     "ul2": data.UL2,
 }
-DATA = flags.DEFINE_multi_string(
-    "data", None, "'python', a corpus by name (mc4/en), or files (.txt, .jsonl, .parquet); "
-    "repeat it to mix.", required=True,
-)  # fmt: skip
-WEIGHTS = flags.DEFINE_list("weights", [], "How often each --data is drawn from.")
 TEXT = flags.DEFINE_string("text", "{text}", "Template of a document, fields in braces.")
-VALIDATION = flags.DEFINE_string("validation_data", None, "Held-out documents, as --data.")
 PRESET = flags.DEFINE_string("preset", None, "Go on from this preset or KerasHub model.")
 SIZE = flags.DEFINE_string("size", None, "From scratch: tiny, mini, small, base, large or xl.")
 CONFIG = flags.DEFINE_string("config", None, "From scratch: JSON file of a backbone's arguments.")
@@ -66,8 +59,6 @@ def make_model(rows):
         raise ValueError(f"Pass one of --preset, --size and --config. Got {chosen or 'none'}.")
     if PRESET.value is not None:
         model = run.model_of_preset(PRESET.value)
-        if model.preprocessor is None:
-            raise ValueError(f"{PRESET.value} has no tokenizer. Pass a preset that has one.")
         model.preprocessor = make_preprocessor(model.preprocessor.tokenizer, model.preprocessor)
         return model
     tokenizer = make_tokenizer(rows)
@@ -131,19 +122,7 @@ def make_preprocessor(tokenizer, model_of=None, with_encoder=False):
 
 def main(_):
     """Read the flags and train."""
-    try:
-        devices.start_processes()
-        rows = [sources.open_source(name, TEXT.value) for name in DATA.value]
-        weights = sources.parse_weights(WEIGHTS.value, len(rows))
-        validation = None
-        if VALIDATION.value is not None:
-            held_out = sources.open_source(VALIDATION.value, TEXT.value)
-            validation = run.take(held_out, FLAGS.validation_examples)
-        run.check_flags()
-        preset = run.make_start(lambda: make_model(rows))
-        run.train(preset, rows, weights, pack=PACK.value, validation=validation)
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run.main(TEXT.value, make_model, pack=PACK.value)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
 """Layout maps: which variables are split, and that several devices compute what one does."""
 
 import functools
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -17,8 +13,8 @@ from keras_textdiff.distribution import layout_map
 from keras_textdiff.models import DiffusionLM
 from keras_textdiff.models.changed_weights import LORA_LAYERS
 from tests import tiny
+from tests.processes import run_on_eight_devices
 
-ROOT = pathlib.Path(__file__).parents[2]
 on_jax = pytest.mark.skipif(
     keras.config.backend() != "jax", reason="keras.distribution works on jax alone"
 )
@@ -162,17 +158,4 @@ def test_other_backends_say_that_they_cannot():
 @on_jax
 def test_eight_devices():
     """Runs eight_devices.py; on other backends, and with other devices, it cannot."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/distribution/eight_devices.py"],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "KERAS_BACKEND": "jax",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        },
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    run_on_eight_devices("tests/distribution/eight_devices.py")

@@ -1,10 +1,6 @@
 """Plans: arithmetic that can be checked by hand, what Keras makes, and what XLA says."""
 
 import math
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
@@ -15,8 +11,8 @@ from keras_textdiff.distribution.plan_run import OPTIMIZERS
 from keras_textdiff.objectives import Sundae
 from keras_textdiff.utils.devices import Device
 from tests import tiny
+from tests.processes import run_on_eight_devices
 
-ROOT = pathlib.Path(__file__).parents[2]
 RUN = {"device": "tpu_v5e", "batch_size": 8, "length": 64}
 KERAS_OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.1),
@@ -136,17 +132,5 @@ def test_bad_input(tmp_path):
 @pytest.mark.skipif(keras.config.backend() != "jax", reason="about XLA")
 def test_what_xla_says():
     """Runs plan_devices.py on 8 virtual devices, scheduled for memory as accelerators are."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/distribution/plan_devices.py"],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-            "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-        },
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    scheduler = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    run_on_eight_devices("tests/distribution/plan_devices.py", scheduler)

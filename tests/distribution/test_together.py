@@ -1,7 +1,6 @@
 """Two processes, or two devices of tensorflow, train one model: the results are those of one."""
 
 import os
-import pathlib
 import sys
 
 import keras
@@ -10,9 +9,8 @@ import pytest
 
 from keras_textdiff import distribution
 from tests import tiny
-from tests.processes import free_port, run_together
+from tests.processes import ROOT, free_port, run_together
 
-ROOT = pathlib.Path(__file__).parents[2]
 BACKEND = keras.config.backend()
 LAYOUTS = ("data", "tensor", "both") if BACKEND == "jax" else ("data",)
 NUM_PROCESSES = 1 if BACKEND == "tensorflow" else 2
@@ -74,10 +72,14 @@ def test_results_are_those_of_one_process(results, kind, layout):
 
 @pytest.mark.skipif(BACKEND == "jax", reason="jax draws the noise of all devices at once")
 def test_replicas_draw_noise_of_their_own(results):
+    paths = sorted((results / "two" / "data" / "DiffusionLM").glob("*.npz"))
+    seeds = np.concatenate([load(path)["seeds"] for path in paths])
+    assert seeds.shape == (2, 2)  # a seed for each replica, from equal states
+    assert not np.array_equal(*seeds)
+    # The noise differs from that of one process, not what is learned.
     alone = load(results / "alone" / "alone" / "DiffusionLM" / "0.npz")
-    together = load(results / "two" / "data" / "DiffusionLM" / "0.npz")
+    together = load(paths[0])
     assert np.abs(alone["history loss"] - together["history loss"]).max() > 1e-3
-    # The noise differs, not what is learned: both fall.
     assert together["history loss"][-1] < together["history loss"][0]
 
 

@@ -23,7 +23,7 @@ from keras_textdiff import data, distribution
 from keras_textdiff.models import CausalLM, DiffusionLM, DiffusionLMPreprocessor
 from keras_textdiff.samplers import SundaeSampler
 from keras_textdiff.training import ExactResume, GuardedOptimizer, RunLog, read_run_log
-from keras_textdiff.utils import processes
+from keras_textdiff.utils import processes, random
 from tests import tiny
 from tests.training.runs import KillAfter, Killed
 
@@ -110,6 +110,17 @@ def log(folder):
     return RunLog(folder / "log.jsonl", every_steps=1)
 
 
+def draw_seeds():
+    """Return the seeds `(replicas of this process, 2)` that are drawn from equal states."""
+    generator = random.SeedGenerator(5)
+    if BACKEND != "tensorflow":
+        return np.stack([keras.ops.convert_to_numpy(generator.next())])
+    import tensorflow as tf
+
+    seeds = _strategy().run(tf.function(generator.next))
+    return np.stack([seed.numpy() for seed in _strategy().experimental_local_results(seeds)])
+
+
 def refusal(folder):
     """Write what tensorflow's replicas say to XLA, and to steps that are skipped."""
     model = make_model(CausalLM)
@@ -146,6 +157,8 @@ def main(folder, num_processes, process_id, port):
                 outputs = run(kind, place)
                 if kind is DiffusionLM and layout in ("alone", STREAM_LAYOUT):
                     outputs |= stream(kind, place)
+                if not alone:
+                    outputs["seeds"] = draw_seeds()
             np.savez(place / f"{process_id}.npz", **outputs)
             print(layout, kind.__name__, "done", flush=True)
     if BACKEND == "tensorflow" and not alone:

@@ -82,7 +82,7 @@ def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
 @pytest.mark.backend_free
 def test_the_optimizer_is_what_the_flags_say():
     flags = [
-        "--output=o", "--steps=100", "--optimizer=adam", "--learning_rate=0.4",
+        "--output=o", "--data=python", "--steps=100", "--optimizer=adam", "--learning_rate=0.4",
         "--schedule=linear", "--warmup_steps=20", "--accumulate_steps=2", "--clip_norm=0.5",
         "--weight_decay=0.1", "--ema_momentum=0.9", "--spike_factor=7",
     ]  # fmt: skip

@@ -6,6 +6,12 @@ FLAGS = flags.FLAGS
 OPTIMIZERS = ("adamw", "adam", "adafactor", "lion", "muon", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
+# === The data ===
+flags.DEFINE_multi_string("data", None, "'python', a corpus by name (mc4/en, squad), or files "
+                          "(.txt, .jsonl, .parquet); repeat it to mix.", required=True)  # fmt: skip
+flags.DEFINE_list("weights", [], "How often each --data is drawn from.")
+flags.DEFINE_string("validation_data", None, "Held-out data, named as --data.")
+
 # === The run ===
 flags.DEFINE_string("output", None, "Folder of the run; the same folder goes on.", required=True)
 flags.DEFINE_integer("steps", None, "Training steps.", lower_bound=1, required=True)

@@ -1,7 +1,9 @@
 """One run: from a preset or a configuration over checkpoints to a preset."""
 
+import itertools
 import json
 import pathlib
+import sys
 
 import keras
 
@@ -14,9 +16,32 @@ from keras_textdiff.transfer.ar2diff import ar2diff
 from keras_textdiff.transfer.load_source import load_source
 from keras_textdiff.utils import processes
 from keras_textdiff.utils.devices import get_device
-from training_run import devices
+from training_run import devices, sources
 from training_run.flags import FLAGS
 from training_run.optimizer import make_optimizer
+
+
+def main(template, make_model, *, pack=False):
+    """Do all that pretrain.py and finetune.py do; end with one line where the flags are wrong.
+
+    Args:
+        template: of the rows, see `sources.open_source`.
+        make_model: callable that takes the sources and returns the model to start from.
+        pack: bool, whether examples share rows.
+    """
+    try:
+        devices.start_processes()
+        rows = [sources.open_source(name, template) for name in FLAGS.data]
+        weights = sources.parse_weights(FLAGS.weights, len(rows))
+        validation = None
+        if FLAGS.validation_data is not None:
+            held_out = sources.open_source(FLAGS.validation_data, template)
+            validation = list(itertools.islice(held_out, FLAGS.validation_examples))
+        check_flags()
+        preset = make_start(lambda: make_model(rows))
+        train(preset, rows, weights, pack=pack, validation=validation)
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def check_flags():
@@ -60,6 +85,13 @@ def make_start(make_model):
 
 def model_of_preset(handle):
     """Return the model of a preset as the objective trains it; an AR one becomes diffusion."""
+    model = _load(handle)
+    if model.preprocessor is None:
+        raise ValueError(f"{handle} has no tokenizer. Pass a preset that has one.")
+    return model
+
+
+def _load(handle):
     if FLAGS.objective == "next_token":
         model = load_source(handle)
         if not isinstance(model, CausalLM):
@@ -68,18 +100,16 @@ def model_of_preset(handle):
                 "`fit`. Pass a CausalLM of this package, or --objective=sundae to convert it."
             )
         return model
-    if _holds(handle, DiffusionLM):
-        return DiffusionLM.from_preset(handle)
-    return ar2diff(handle)
+    return DiffusionLM.from_preset(handle) if _is_diffusion(handle) else ar2diff(handle)
 
 
-def _holds(handle, cls):
-    if handle in cls.presets:
+def _is_diffusion(handle):
+    if handle in DiffusionLM.presets:
         return True
     path = pathlib.Path(handle) / "task.json"
     if not path.is_file():
         return False
-    return json.loads(path.read_text(encoding="utf-8")).get("class_name") == cls.__name__
+    return json.loads(path.read_text(encoding="utf-8")).get("class_name") == "DiffusionLM"
 
 
 def train(preset, sources, weights=None, *, pack=False, validation=None):
@@ -173,13 +203,3 @@ def _columns(rows):
 def output():
     """Return the folder of the run."""
     return pathlib.Path(FLAGS.output)
-
-
-def take(source, count):
-    """Return the first rows of a source as a list."""
-    rows = []
-    for row in source:
-        rows.append(row)
-        if len(rows) == count:
-            break
-    return rows
