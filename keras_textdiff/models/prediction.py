@@ -9,6 +9,7 @@ import numpy as np
 from keras_textdiff.data.batches import fill_rows
 from keras_textdiff.data.make_batches import in_memory
 from keras_textdiff.utils import processes
+from keras_textdiff.utils.data_adapter import adapt
 
 
 class Prediction:
@@ -34,7 +35,7 @@ class Prediction:
                 yield ({key: value for key, value in batch.items() if key != "target_mask"},)
 
         with no_surprise_at_the_end(steps), self._state_kept(batches):
-            logits = keras.Model.predict(self, filled(), steps=steps, **kwargs)
+            logits = keras.Model.predict(self, adapt(filled()), steps=steps, **kwargs)
         return logits[np.array(is_row[: len(logits)])]
 
     def predict_step(self, *args):

@@ -28,6 +28,7 @@ from keras_textdiff.models.text_preprocessor import TextPreprocessor
 from keras_textdiff.objectives.cross_entropy import Denoiser
 from keras_textdiff.utils import processes, random, registration
 from keras_textdiff.utils.checks import check_texts
+from keras_textdiff.utils.data_adapter import adapt, original
 from keras_textdiff.utils.replicas import averaged_gradients, mean_over_replicas, num_replicas
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
@@ -320,6 +321,9 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
             no_surprise_at_the_end(steps_per_epoch),
             self._state_kept(batches),
         ):
+            for name in ("x", "validation_data"):
+                if arguments[name] is not None:
+                    arguments[name] = adapt(arguments[name])
             history = keras.Model.fit(self, **arguments)
         for checker in checkers:
             checker.warn()
@@ -329,12 +333,13 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
         """Return the loss and metrics on `x`, see `fit`; the same noise is drawn every time."""
         check_fit_arguments(y, kwargs)
         with self._same_noise():
+            x = original(x)  # `fit` evaluates with what it was given
             batches, checker = self._make_batches(x, batch_size=batch_size, num_steps=steps)
             if not isinstance(kwargs.get("callbacks"), keras.callbacks.CallbackList):
                 callbacks = _as_list(kwargs.pop("callbacks", None))
                 kwargs["callbacks"] = [_BeginRun(testing=checker), *callbacks]
             with no_surprise_at_the_end(steps), self._state_kept(batches):
-                results = keras.Model.evaluate(self, batches, steps=steps, **kwargs)
+                results = keras.Model.evaluate(self, adapt(batches), steps=steps, **kwargs)
         checker.warn()
         return results
 
