@@ -23,10 +23,15 @@ def make(kind, **options):
     return model
 
 
+def make_eager():
+    """A model for a few steps, for which tensorflow's tracing takes longest of all."""
+    return make("diffusion", run_eagerly=keras.config.backend() == "tensorflow")
+
+
 @functools.cache
 def shared():
-    """A model for a few steps, whatever its weights; tensorflow's tracing would take longest."""
-    return make("diffusion", run_eagerly=keras.config.backend() == "tensorflow")
+    """The same for all tests that take it with whatever weights it has by now."""
+    return make_eager()
 
 
 def tokenized(kind="diffusion"):
