@@ -116,9 +116,9 @@ def test_cells_share_what_is_the_same():
     scores = 3 * (2 * 5 * 3 + 4 * 3 + 5 * 2)
     assert len(cells) == scores + 2 * 4 * len(scale.figure_lengths)
     same = find(cells, "table2/small/diffusion/qa/seed1").stage
-    assert find(cells, "table3/steps10-samples8/qa/seed1").stage == same
+    assert find(cells, "table3/diffusion/steps10-samples8/qa/seed1").stage == same
     assert find(cells, "table1/decoder-prefix_lm/qa/seed1").stage == same
-    more_steps = find(cells, "table3/steps20-samples8/qa/seed1").stage
+    more_steps = find(cells, "table3/diffusion/steps20-samples8/qa/seed1").stage
     assert more_steps != same
     assert more_steps.model == same.model
     # AR2Diff leaves the AR pretraining before its end, on the AR arm's own path.
