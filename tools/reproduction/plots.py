@@ -16,6 +16,7 @@ def draw_all(results, scale, folder):
     """Write a PNG for each table and figure that has results; return their paths."""
     drawings = {
         **{f"table{n}.png": functools.partial(_draw_table, results, scale, n) for n in (1, 2, 3)},
+        "cross_entropy.png": lambda: _draw_cross_entropies(results, scale),
         "curves.png": lambda: _draw_curves(results, scale),
         "figure3.png": lambda: _draw_figure_3(results),
     }
@@ -24,44 +25,66 @@ def draw_all(results, scale, folder):
         figure = draw()
         if figure is not None:
             figure.savefig(folder / name, dpi=110)
-            plt.close(figure)
             paths.append(folder / name)
+        plt.close("all")
     return paths
 
 
 def _draw_table(results, scale, table):
     """Dots with error bars: ours above, the paper's below; a color for each group of rows."""
     rows = summary.rows_of(table, scale)
-    names = list(rows[0]["cells"])
-    if not any(summary.value(results, row["cells"][name]) for row in rows for name in names):
+    figure, axes = _panels(results, rows, scale, 2)
+    if not _draw_groups(results, rows, axes):
         return None
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    figure, axes = _panels(names, results, rows, scale)
-    for index, group in enumerate(groups):
-        part = [row for row in rows if row["group"] == group]
-        shift = 0.16 * (index - (len(groups) - 1) / 2)
-        places = [place + shift for place in range(len(labels))]
-        for column, name in enumerate(names):
-            numbers = [summary.value(results, row["cells"][name]) for row in part]
-            _dots(axes[0][column], numbers, COLORS[index], shift, group)
-            if part[0]["paper"] is not None:
-                known = [row["paper"][name] for row in part]
-                label = part[0]["paper_group"]
-                axes[1][column].plot(places, known, "D", color=COLORS[index], label=label)
-            ticks = [label.replace(", ", "\n") for label in labels]
-            axes[1][column].set_xticks(range(len(labels)), ticks, fontsize=8)
-    for axis in axes[0]:
-        axis.set_ylim(bottom=0)
-    if groups != [None]:
-        for row in axes:
-            row[0].legend(fontsize=8)
+    axes[1][0].set_ylabel("Han et al. 2024")
     return figure
 
 
-def _panels(names, results, rows, scale):
+def _draw_cross_entropies(results, scale):
+    """What tells the arms of Table 2 apart best."""
+    rows = [row for row in summary.rows_of(2, scale) if row["label"] != "AR"]
+    figure, axes = _panels(results, rows, scale, 1)
+    if not _draw_groups(results, rows, axes, summary.CROSS_ENTROPY):
+        return None
+    for axis, name in zip(axes[0], rows[0]["cells"], strict=True):
+        axis.set_title(f"{name}: cross-entropy, nats per replaced token", fontsize=10)
+    return figure
+
+
+def _draw_groups(results, rows, axes, metric=None):
+    """Draw rows into `_panels`; return whether there is anything to see."""
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    is_any = False
+    for index, group in enumerate(groups):
+        part = [row for row in rows if row["group"] == group]
+        shift = 0.16 * (index - (len(groups) - 1) / 2)
+        for column, name in enumerate(rows[0]["cells"]):
+            numbers = [summary.value(results, row["cells"][name], metric) for row in part]
+            _dots(axes[0][column], numbers, COLORS[index], shift, group)
+            is_any = is_any or any(numbers)
+            if len(axes) > 1 and part[0]["paper"] is not None:
+                known = [row["paper"][name] for row in part]
+                places = [place + shift for place in range(len(labels))]
+                label = part[0]["paper_group"]
+                axes[1][column].plot(places, known, "D", color=COLORS[index], label=label)
+    for axis in axes[-1]:
+        ticks = [label.replace(", ", "\n") for label in labels]
+        axis.set_xticks(range(len(labels)), ticks, fontsize=8)
+    if metric is None:
+        for axis in axes[0]:
+            axis.set_ylim(bottom=0)
+    for row in axes:
+        if row[0].get_legend_handles_labels()[0]:
+            row[0].legend(fontsize=8)
+    return is_any
+
+
+def _panels(results, rows, scale, count):
+    """Return a figure and its axes: a column for each task, and `count` rows."""
+    names = list(rows[0]["cells"])
     figure, axes = plt.subplots(
-        2, len(names), figsize=(4.4 * len(names), 6.4), sharex="col", squeeze=False,
+        count, len(names), figsize=(4.4 * len(names), 3.2 * count), sharex="col", squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for column, name in enumerate(names):
@@ -72,7 +95,6 @@ def _panels(names, results, rows, scale):
             row[column].grid(axis="y", alpha=0.3)
             row[column].margins(x=0.12)
     axes[0][0].set_ylabel(f'ours, scale "{scale.name}"')
-    axes[1][0].set_ylabel("Han et al. 2024")
     return figure, axes
 
 

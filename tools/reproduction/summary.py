@@ -55,10 +55,10 @@ def spread(numbers):
     return {"mean": statistics.mean(numbers), "deviation": deviation, "values": numbers}
 
 
-def value(summary, name):
-    """Return the spread of a cell's metric, or None where it has not been run."""
+def value(summary, name, metric=None):
+    """Return the spread of a metric, by default the cell's own; None where there is none."""
     entry = summary["cells"].get(name)
-    return None if entry is None else entry["metrics"][entry["metric"]]
+    return None if entry is None else entry["metrics"].get(metric or entry["metric"])
 
 
 def rows_of(table, scale):
@@ -194,8 +194,7 @@ def _cross_entropies(summary, rows):
     """Return a table of how well one denoiser call repairs the held-out answers."""
     lines = []
     for row in rows:
-        found = [summary["cells"].get(cell, {"metrics": {}}) for cell in row["cells"].values()]
-        found = [entry["metrics"].get(CROSS_ENTROPY) for entry in found]
+        found = [value(summary, cell, CROSS_ENTROPY) for cell in row["cells"].values()]
         if any(found):
             lines.append(f"| {_title(row)} | {' | '.join(show(n, 3) for n in found)} |")
     if not lines:
