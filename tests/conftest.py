@@ -1,24 +1,29 @@
 """One backend per run, named by KERAS_BACKEND; weights and noise start from the same seed."""
 
+import gc
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Hundreds of tiny models are compiled once each, here and in processes that tests start: compile
+# fast rather than well.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import pytest
 
-if keras.config.backend() == "jax":
-    import jax
-
-    # Hundreds of tiny models are compiled once each: compile fast rather than well.
-    jax.config.update("jax_disable_most_optimizations", True)
-
 if keras.config.backend() == "torch":
     import torch
 
     torch.set_num_threads(1)  # for tiny matrices, threads cost more than they give
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_garbage_to_look_through():
+    """Keras collects garbage for each layer that it quantizes; what is here now may stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -227,15 +227,17 @@ def _check_dataset(dataset, variable, where):
     limit = float(ml_dtypes.finfo(variable.dtype).max)
     for start, block in _blocks(dataset, where):
         block = block.view(ml_dtypes.bfloat16) if is_bfloat16 else block
-        block = np.abs(block.astype("float64" if block.dtype == "float64" else "float32"))
-        fits = block <= min(limit, np.finfo(block.dtype).max)  # False for NaN
-        if not fits.all():
-            position = np.unravel_index(int(np.argmin(fits)), block.shape)
-            position = [start + position[0], *position[1:]] if position else []
-            raise ValueError(
-                f"{where} holds NaN, inf or a number beyond {variable.dtype}, first at "
-                f"{[int(index) for index in position]}. {FIX}"
-            )
+        if block.dtype not in ("float32", "float64"):
+            block = block.astype("float32")
+        largest = min(limit, np.finfo(block.dtype).max)
+        if -largest <= block.min() and block.max() <= largest:  # False for NaN
+            continue
+        position = np.unravel_index(int(np.argmin(np.abs(block) <= largest)), block.shape)
+        position = [start + position[0], *position[1:]] if position else []
+        raise ValueError(
+            f"{where} holds NaN, inf or a number beyond {variable.dtype}, first at "
+            f"{[int(index) for index in position]}. {FIX}"
+        )
 
 
 def _blocks(dataset, where):

@@ -108,7 +108,7 @@ class _Spy:
 
 def test_training_lowers_it():
     lm = tiny.diffusion_lm(scale=0.1)
-    lm.compile(optimizer="adam")
+    lm.compile(optimizer="adam", jit_compile=tiny.JIT)
     lm.optimizer.learning_rate = 1e-2
     before = denoiser_cross_entropy(lm, tiny.TEXTS, (0.3,))
     lm.fit(tiny.TEXTS, batch_size=4, epochs=30, verbose=0)

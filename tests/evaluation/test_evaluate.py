@@ -39,7 +39,7 @@ CODE = {
 
 def diffusion_lm(**config):
     lm = tiny.diffusion_lm(num_layers=1, **config)
-    lm.compile(sampler=SundaeSampler(num_denoising_steps=2, num_canvases=1))
+    lm.compile(sampler=SundaeSampler(2, num_canvases=1), jit_compile=tiny.JIT)
     return lm
 
 
@@ -53,7 +53,7 @@ def memory():
     preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=28)
     config = {"vocabulary_size": 34, "num_layers": 1, "attention": "causal"}
     lm = CausalLM(tiny.backbone(scale=0.1, **config), preprocessor)
-    lm.compile(optimizer=keras.optimizers.Adam(2e-2))
+    lm.compile(optimizer=keras.optimizers.Adam(2e-2), jit_compile=tiny.JIT)
     data = {name: tiny.TEXTS[name] + CODE[name] for name in CODE}
     lm.fit(data, batch_size=6, epochs=40, shuffle=False, verbose=0)
     return lm
@@ -125,7 +125,8 @@ def test_texts_are_those_of_generate_whatever_the_batch():
 @pytest.mark.parametrize("kind", ["causal", "diffusion"])
 def test_texts_of_a_model_with_an_encoder_are_all_that_it_writes(kind):
     lm = tiny.encoder_decoder_lm(kind, sequence_length=8, prefix_length=30)
-    lm.compile(sampler="greedy" if kind == "causal" else SundaeSampler(2, num_canvases=1))
+    sampler = "greedy" if kind == "causal" else SundaeSampler(2, num_canvases=1)
+    lm.compile(sampler=sampler, jit_compile=tiny.JIT)
     # Longer than what is written, and beginning with every letter, as some texts do.
     letters = "abcdefghijklmnopqrstuvwxyz"
     prompts = [
@@ -162,7 +163,7 @@ def test_long_prompts_are_refused_before_the_work():
 
 def test_random_samplers_follow_the_seed():
     lm = tiny.causal_lm(sequence_length=8, scale=0.1, num_layers=1)
-    lm.compile(sampler="random")
+    lm.compile(sampler="random", jit_compile=tiny.JIT)
     first, again, other = (
         generate_texts(lm, ["the cat", "a"], num_samples=2, seed=seed) for seed in (1, 1, 2)
     )
@@ -173,7 +174,7 @@ def test_random_samplers_follow_the_seed():
 
 def test_a_model_of_keras_hub():
     lm = keras_hub_lm()
-    lm.compile(sampler="greedy")
+    lm.compile(sampler="greedy", jit_compile=tiny.JIT)
     task = TranslationTask(PAIRS, prompt="{en}")
     report = evaluate(lm, task)
     expected = lm.generate(tiny.TEXTS["prompts"], strip_prompt=True)

@@ -1,5 +1,7 @@
 """Training on everything that users have, for both models."""
 
+import functools
+
 import grain
 import keras
 import numpy as np
@@ -24,6 +26,12 @@ def make(kind, **options):
 def make_eager():
     """A model for a few steps, for which tensorflow's tracing takes longest of all."""
     return make("diffusion", run_eagerly=keras.config.backend() == "tensorflow")
+
+
+@functools.cache
+def shared():
+    """The same for all tests that take it with whatever weights it has by now."""
+    return make_eager()
 
 
 def tokenized(kind="diffusion"):
@@ -123,7 +131,7 @@ SOURCES = [
 @pytest.mark.parametrize("source", SOURCES)
 def test_fit_takes(source):
     x, batch_size = sources()[source]()
-    model = make_eager()
+    model = shared()
     steps = 2 if source in ("generator", "list of batches", "endless PyDataset") else None
     seen = []
 
@@ -149,7 +157,7 @@ def test_a_model_learns_a_few_texts(kind):
 
 
 def test_metrics_name_both_steps():
-    history = make_eager().fit(TEXTS, batch_size=4, verbose=0).history
+    history = shared().fit(TEXTS, batch_size=4, verbose=0).history
     names = {"loss", "loss_first", "loss_unrolled", "accuracy", "supervised_tokens"}
     assert set(history) == names
     assert history["loss"][0] == pytest.approx(
@@ -263,7 +271,7 @@ def test_shuffling_changes_order_only():
 )
 def test_bad_data_is_refused(x, options, message):
     with pytest.raises(ValueError, match=message):
-        make_eager().fit(x, verbose=0, **options)
+        shared().fit(x, verbose=0, **options)
 
 
 def bad_batches(num_good):
@@ -273,7 +281,7 @@ def bad_batches(num_good):
 
 def test_a_run_that_fails_leaves_the_model_whole():
     """Keras on jax empties the variables for a run, and leaves them so where it fails."""
-    model = make_eager()
+    model = shared()
     model.fit(TEXTS, batch_size=2, verbose=0)
     trained = now(model)
     for run, num_good in (("evaluate", 0), ("evaluate", 3), ("predict", 3), ("fit", 0), ("fit", 3)):
@@ -303,9 +311,9 @@ class Bad(Texts):
 
 def test_an_error_of_a_dataset_arrives_as_it_was_raised():
     with pytest.raises(KeyError, match="no batch"):
-        make_eager().fit(Bad(), verbose=0)
+        shared().fit(Bad(), verbose=0)
     with pytest.raises(KeyError, match="no batch"):
-        make_eager().fit(TEXTS, validation_data=Bad(), verbose=0)
+        shared().fit(TEXTS, validation_data=Bad(), verbose=0)
 
 
 def now(model):
@@ -313,7 +321,7 @@ def now(model):
 
 
 def test_rows_without_supervised_tokens_are_counted():
-    model = make_eager()
+    model = shared()
     rows = tokenized()
     rows["target_mask"][1:3] = False
     with pytest.warns(UserWarning, match="2 of 4 rows had no supervised token"):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.models.test_fit import TEXTS, Texts, make_eager, now, tokenized
+from tests.models.test_fit import TEXTS, Texts, make_eager, now, shared, tokenized
 
 
 def test_a_step_trains_as_fit_does():
@@ -29,7 +29,7 @@ def test_a_step_trains_as_fit_does():
 
 
 def test_a_test_step_equals_evaluate_and_leaves_training_alone():
-    model = make_eager()
+    model = shared()
     expected = model.evaluate(TEXTS, verbose=0, return_dict=True)
     before = now(model)
     for _ in range(2):
@@ -43,7 +43,7 @@ def test_a_test_step_equals_evaluate_and_leaves_training_alone():
 
 
 def test_a_prediction_step_equals_predict():
-    model = make_eager()
+    model = shared()
     np.testing.assert_allclose(
         model.predict_on_batch(TEXTS), model.predict(TEXTS, verbose=0), rtol=1e-4, atol=1e-5
     )
@@ -51,7 +51,7 @@ def test_a_prediction_step_equals_predict():
 
 @pytest.mark.parametrize("run", ["train_on_batch", "test_on_batch", "predict_on_batch"])
 def test_bad_batches_are_refused(run):
-    model = make_eager()
+    model = shared()
     before = now(model)
     for x, message in (
         ("text", "Pass a list of strings"),

@@ -92,7 +92,8 @@ BANG = tiny.tokenizer()(["one"])[0][0]
 def test_a_run_survives_a_batch_that_explodes(guarded):
     model = make_model()
     inner = keras.optimizers.Adam(0.01)
-    model.compile(GuardedOptimizer(inner) if guarded else inner, objective=Explosive())
+    optimizer = GuardedOptimizer(inner) if guarded else inner
+    model.compile(optimizer, objective=Explosive(), jit_compile=tiny.JIT)
     texts = ["the hat", "a cat", "is thin", "one", "the cat", "the big"]
     model.fit(texts, batch_size=2, shuffle=False, verbose=0)
     finite = all(np.isfinite(tiny.to_numpy(v.value)).all() for v in model.trainable_variables)
