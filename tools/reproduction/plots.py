@@ -1,5 +1,7 @@
 """The tables and curves as pictures."""
 
+import functools
+
 import matplotlib
 
 from reproduction import paper, summary
@@ -13,9 +15,8 @@ COLORS = ("#4477aa", "#cc6677", "#228833", "#aa3377", "#ccbb44")
 def draw_all(results, scale, folder):
     """Write a PNG for each table and figure that has results; return their paths."""
     drawings = {
-        "table1.png": lambda: _draw_table(results, scale, 1),
-        "table2.png": lambda: _draw_table_2(results, scale),
-        "table3.png": lambda: _draw_table(results, scale, 3),
+        **{f"table{n}.png": functools.partial(_draw_table, results, scale, n) for n in (1, 2, 3)},
+        "cross_entropy.png": lambda: _draw_cross_entropies(results, scale),
         "curves.png": lambda: _draw_curves(results, scale),
         "figure3.png": lambda: _draw_figure_3(results),
     }
@@ -24,57 +25,66 @@ def draw_all(results, scale, folder):
         figure = draw()
         if figure is not None:
             figure.savefig(folder / name, dpi=110)
-            plt.close(figure)
             paths.append(folder / name)
+        plt.close("all")
     return paths
 
 
 def _draw_table(results, scale, table):
-    """Dots with error bars: ours above, the paper's below."""
+    """Dots with error bars: ours above, the paper's below; a color for each group of rows."""
     rows = summary.rows_of(table, scale)
+    figure, axes = _panels(results, rows, scale, 2)
+    if not _draw_groups(results, rows, axes):
+        return None
+    axes[1][0].set_ylabel("Han et al. 2024")
+    return figure
+
+
+def _draw_cross_entropies(results, scale):
+    """What tells the arms of Table 2 apart best."""
+    rows = [row for row in summary.rows_of(2, scale) if row["label"] != "AR"]
+    figure, axes = _panels(results, rows, scale, 1)
+    if not _draw_groups(results, rows, axes, summary.CROSS_ENTROPY):
+        return None
+    for axis, name in zip(axes[0], rows[0]["cells"], strict=True):
+        axis.set_title(f"{name}: cross-entropy, nats per replaced token", fontsize=10)
+    return figure
+
+
+def _draw_groups(results, rows, axes, metric=None):
+    """Draw rows into `_panels`; return whether there is anything to see."""
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    is_any = False
+    for index, group in enumerate(groups):
+        part = [row for row in rows if row["group"] == group]
+        shift = 0.16 * (index - (len(groups) - 1) / 2)
+        for column, name in enumerate(rows[0]["cells"]):
+            numbers = [summary.value(results, row["cells"][name], metric) for row in part]
+            _dots(axes[0][column], numbers, COLORS[index], shift, group)
+            is_any = is_any or any(numbers)
+            if len(axes) > 1 and part[0]["paper"] is not None:
+                known = [row["paper"][name] for row in part]
+                places = [place + shift for place in range(len(labels))]
+                label = part[0]["paper_group"]
+                axes[1][column].plot(places, known, "D", color=COLORS[index], label=label)
+    for axis in axes[-1]:
+        ticks = [label.replace(", ", "\n") for label in labels]
+        axis.set_xticks(range(len(labels)), ticks, fontsize=8)
+    if metric is None:
+        for axis in axes[0]:
+            axis.set_ylim(bottom=0)
+    for row in axes:
+        if row[0].get_legend_handles_labels()[0]:
+            row[0].legend(fontsize=8)
+    return is_any
+
+
+def _panels(results, rows, scale, count):
+    """Return a figure and its axes: a column for each task, and `count` rows."""
     names = list(rows[0]["cells"])
-    if not any(summary.value(results, row["cells"][name]) for row in rows for name in names):
-        return None
-    labels = [row["label"].replace(", ", "\n") for row in rows]
-    figure, axes = _panels(names, results, rows, scale)
-    for column, name in enumerate(names):
-        numbers = [summary.value(results, row["cells"][name]) for row in rows]
-        _dots(axes[0][column], numbers, COLORS[0], 0)
-        axes[1][column].plot([row["paper"][name] for row in rows], "D", color="#777777")
-        axes[1][column].set_xticks(range(len(labels)), labels, fontsize=8)
-    return figure
-
-
-def _draw_table_2(results, scale):
-    rows = summary.rows_of(2, scale)
-    names = list(paper.TASKS)
-    if not any(summary.value(results, row["cells"][name]) for row in rows for name in names):
-        return None
-    count = len(paper.ARMS)
-    figure, axes = _panels(names, results, rows, scale)
-    labels = [summary.arm_label(arm, scale).replace(", ", "\n") for arm in paper.ARMS]
-    for index in range(len(rows) // count):
-        part = rows[index * count : (index + 1) * count]
-        size, (paper_size, scores) = (
-            part[0]["label"].split(",")[0],
-            list(paper.TABLE_2.items())[index],
-        )
-        shift = 0.16 * (index - (len(rows) // count - 1) / 2)
-        for column, name in enumerate(names):
-            numbers = [summary.value(results, row["cells"][name]) for row in part]
-            _dots(axes[0][column], numbers, COLORS[index], shift, size)
-            known = [scores[arm][column] for arm in paper.ARMS]
-            places = [place + shift for place in range(count)]
-            axes[1][column].plot(places, known, "D", color=COLORS[index], label=paper_size)
-            axes[1][column].set_xticks(range(count), labels, fontsize=8)
-    axes[0][0].legend(fontsize=8)
-    axes[1][0].legend(fontsize=8)
-    return figure
-
-
-def _panels(names, results, rows, scale):
     figure, axes = plt.subplots(
-        2, len(names), figsize=(4.4 * len(names), 6.4), sharex="col", squeeze=False,
+        count, len(names), figsize=(4.4 * len(names), 3.2 * count), sharex="col", squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for column, name in enumerate(names):
@@ -85,7 +95,6 @@ def _panels(names, results, rows, scale):
             row[column].grid(axis="y", alpha=0.3)
             row[column].margins(x=0.12)
     axes[0][0].set_ylabel(f'ours, scale "{scale.name}"')
-    axes[1][0].set_ylabel("Han et al. 2024")
     return figure, axes
 
 
@@ -101,7 +110,6 @@ def _dots(axis, numbers, color, shift, label=None):
         label = None
         values = spread["values"]
         axis.plot([place + shift + 0.05] * len(values), values, ".", color=color, alpha=0.45)
-    axis.set_ylim(bottom=0)
 
 
 def _draw_curves(results, scale):

@@ -100,7 +100,7 @@ def make_tasks(part, count, *, seed=0):
         code = f"def {name}({parameter}):\n    return {expression}"
         function = _define(code, name)
         tests = [f"assert {name}({value!r}) == {function(value)!r}" for value in inputs]
-        text = f"Write a function {name} that {sentence}."
+        text = f"Function {name} {sentence}."
         tasks.append({"task_id": len(tasks), "text": text, "code": code, "test_list": tests})
     return tasks
 
@@ -139,13 +139,13 @@ def _steps(generator, options, variable, count):
 
 
 def _number(generator):
-    names, phrases, expression = _steps(generator, NUMBER_STEPS, "n", generator.integers(1, 4))
+    names, phrases, expression = _steps(generator, NUMBER_STEPS, "n", generator.integers(1, 3))
     sentence = f"takes a number n, {', '.join(phrases)} and returns it"
     return ["number", *names], sentence, "n", expression, NUMBERS
 
 
 def _string(generator):
-    names, phrases, expression = _steps(generator, STRING_STEPS, "s", generator.integers(1, 4))
+    names, phrases, expression = _steps(generator, STRING_STEPS, "s", generator.integers(1, 3))
     sentence = f"takes a string s, {', '.join(phrases)} and returns it"
     return ["string", *names], sentence, "s", expression, STRINGS
 

@@ -1,5 +1,6 @@
 """Runs one stage after the other; each goes on where it was stopped, and is never run twice."""
 
+import itertools
 import json
 import pathlib
 import platform
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_textdiff.data import ResumableDataset, pipeline
 from keras_textdiff.evaluation import denoiser_cross_entropy, evaluate, log_likelihood
-from reproduction import corpora, models, plan, tasks, timing, tokens
+from reproduction import corpora, models, paper, plan, tasks, timing, tokens
 
 WARM_UP = 3  # segments in which the learning rate rises
 NOISE_LEVELS = (0.3, 0.6, 0.9)  # shares of corrupted tokens in the denoiser's cross-entropy
@@ -282,14 +283,22 @@ class Laboratory:
                 tokenizer = tokens.make_tokenizer(json.loads(path.read_text(encoding="utf-8")))
             else:
                 self.progress("tokenizer", 0, 1, "")
-                rows = iter(corpora.pretraining_rows(self.sources, 0))
                 tokenizer = tokens.train_tokenizer(
-                    (row["text"] for row in rows), self.scale.vocabulary_size, self.scale.sentinels
+                    self._tokenizer_texts(), self.scale.vocabulary_size, self.scale.sentinels
                 )
                 write_json(path, tokens.tokenizer_config(tokenizer))
                 self.progress("tokenizer", 1, 1, f"{tokenizer.vocabulary_size()} tokens")
             self._models = models.Models(self.scale, tokenizer)
         return self._models
+
+    def _tokenizer_texts(self):
+        """Mix pretraining and the tasks' training rows: all come in few tokens then."""
+        rows = iter(corpora.pretraining_rows(self.sources, 0))
+        texts = [(row["text"] for row in rows)]
+        for name in paper.TASKS:
+            rows = iter(corpora.task_rows(tasks.load_task(name, self.scale, self.options).rows, 0))
+            texts.append(row["prompts"] + row["responses"] for row in rows)
+        return itertools.chain.from_iterable(zip(*texts, strict=True))
 
     def task(self, name):
         """Return a task with examples that fit into a row."""

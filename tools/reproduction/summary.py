@@ -55,22 +55,28 @@ def spread(numbers):
     return {"mean": statistics.mean(numbers), "deviation": deviation, "values": numbers}
 
 
-def value(summary, name):
-    """Return the spread of a cell's metric, or None where it has not been run."""
+def value(summary, name, metric=None):
+    """Return the spread of a metric, by default the cell's own; None where there is none."""
     entry = summary["cells"].get(name)
-    return None if entry is None else entry["metrics"][entry["metric"]]
+    return None if entry is None else entry["metrics"].get(metric or entry["metric"])
 
 
 def rows_of(table, scale):
-    """Return a table's rows: dicts of "label", "cells" by task and "paper" by task.
+    """Return a table's rows.
 
     Args:
         table: 1, 2 or 3.
         scale: `Scale`.
+
+    Returns:
+        List of dicts of "group" (str, or None where a table has but one), "label", "cells" by
+        task, "paper_group" (what the paper calls the group) and "paper" (scores by task, or None
+        where it has none).
     """
     if table == 1:
         return [
             _row(
+                None,
                 f"{architecture}, {objective.replace('_', ' ')}",
                 f"table1/{architecture}-{objective}",
                 paper.TASKS,
@@ -81,20 +87,28 @@ def rows_of(table, scale):
     if table == 3:
         return [
             _row(
+                arm_label(arm, scale),
                 f"{steps} steps, {canvases} samples",
-                f"table3/steps{steps}-samples{canvases}",
+                f"table3/{arm}/steps{steps}-samples{canvases}",
                 paper.TABLE_3_TASKS,
-                scores,
+                scores if arm == "diffusion" else None,
+                "diffusion",
             )
+            for arm in paper.TABLE_3_ARMS
             for (steps, canvases), scores in paper.TABLE_3.items()
         ]
-    rows = []
-    sizes = [scale.base_size, *(size for size in scale.sizes if size != scale.base_size)]
-    for size, scores in zip(sizes, paper.TABLE_2.values(), strict=False):
-        for arm in paper.ARMS:
-            label = f"{size}, {arm_label(arm, scale)}"
-            rows.append(_row(label, f"table2/{size}/{arm}", paper.TASKS, scores[arm]))
-    return rows
+    return [
+        _row(
+            size,
+            arm_label(arm, scale),
+            f"table2/{size}/{arm}",
+            paper.TASKS,
+            scores[arm],
+            paper_size,
+        )
+        for size, (paper_size, scores) in zip(scale.sizes, paper.TABLE_2.items(), strict=False)
+        for arm in paper.ARMS
+    ]
 
 
 def arm_label(arm, scale):
@@ -104,12 +118,18 @@ def arm_label(arm, scale):
     return {"ar": "AR", "diffusion": "diffusion", "ar2diff_0": "AR2Diff, N = 0"}[arm]
 
 
-def _row(label, name, task_names, scores):
+def _row(group, label, name, task_names, scores, paper_group=None):
     return {
+        "group": group,
         "label": label,
         "cells": {task: f"{name}/{task}" for task in task_names},
-        "paper": dict(zip(task_names, scores, strict=True)),
+        "paper_group": paper_group,
+        "paper": None if scores is None else dict(zip(task_names, scores, strict=True)),
     }
+
+
+def _title(row):
+    return row["label"] if row["group"] is None else f"{row['group']}, {row['label']}"
 
 
 def markdown(summary, scale):
@@ -127,7 +147,7 @@ def markdown(summary, scale):
     titles = {
         1: f"Table 1: architecture and pretraining objective, diffusion, size {scale.base_size}",
         2: "Table 2: AR, diffusion and AR2Diff, decoders, prefix LM",
-        3: f"Table 3: denoising steps and samples, diffusion, size {scale.base_size}",
+        3: f"Table 3: denoising steps and samples, size {scale.base_size}",
     }
     for table, title in titles.items():
         rows = rows_of(table, scale)
@@ -137,14 +157,20 @@ def markdown(summary, scale):
         heads = [f"{name} ({_metric(summary, rows, name)})" for name in names]
         lines += [f"## {title}", "", f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(names)]
         for row in rows:
-            texts = [
-                f"{show(value(summary, row['cells'][name]), DECIMALS[name])} ({row['paper'][name]})"
-                for name in names
-            ]
-            lines.append(f"| {row['label']} | {' | '.join(texts)} |")
+            texts = []
+            for name in names:
+                known = "" if row["paper"] is None else f" ({row['paper'][name]})"
+                texts.append(show(value(summary, row["cells"][name]), DECIMALS[name]) + known)
+            lines.append(f"| {_title(row)} | {' | '.join(texts)} |")
         lines.append("")
         lines += _cross_entropies(summary, rows) if table < 3 else []
-        lines += _further_metrics(summary, rows)
+        if table == 1:
+            lines += [
+                "With an encoder, more of a row is padding, which is easy to repair: compare these "
+                "numbers among models of one architecture only.",
+                "",
+            ]
+        lines += _further_metrics(summary, rows, table)
     lines += _figure_3(summary)
     return "\n".join(lines)
 
@@ -168,10 +194,9 @@ def _cross_entropies(summary, rows):
     """Return a table of how well one denoiser call repairs the held-out answers."""
     lines = []
     for row in rows:
-        found = [summary["cells"].get(cell, {"metrics": {}}) for cell in row["cells"].values()]
-        found = [entry["metrics"].get(CROSS_ENTROPY) for entry in found]
+        found = [value(summary, cell, CROSS_ENTROPY) for cell in row["cells"].values()]
         if any(found):
-            lines.append(f"| {row['label']} | {' | '.join(show(n, 3) for n in found)} |")
+            lines.append(f"| {_title(row)} | {' | '.join(show(n, 3) for n in found)} |")
     if not lines:
         return []
     level = float(CROSS_ENTROPY.rpartition("_")[2])
@@ -187,19 +212,20 @@ def _cross_entropies(summary, rows):
     ]
 
 
-def _further_metrics(summary, rows):
+def _further_metrics(summary, rows, table):
     """Return the metrics that the paper's table does not have, as a line per row."""
+    others = ("cross_entropy", "nats") if table == 3 else ()  # no sampler changes those
     lines = []
     for row in rows:
         parts = []
         for task, cell in row["cells"].items():
             entry = summary["cells"].get(cell, {"metrics": {}, "metric": None})
             for name, numbers in entry["metrics"].items():
-                if name not in (entry["metric"], CROSS_ENTROPY):
+                if name not in (entry["metric"], CROSS_ENTROPY) and not name.startswith(others):
                     decimals = 3 if name.startswith(("cross_entropy", "nats")) else 1
                     parts.append(f"{task} {name} {show(numbers, decimals)}")
         if parts:
-            lines.append(f"- {row['label']}: {', '.join(parts)}")
+            lines.append(f"- {_title(row)}: {', '.join(parts)}")
     return [*(["Further metrics:", "", *lines, ""] if lines else [])]
 
 

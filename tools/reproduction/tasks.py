@@ -17,8 +17,8 @@ QA_PROMPT = "{context}\nquestion: {question}\nanswer:"
 CODE_PROMPT = "{text}\n"
 TRANSLATION_CORPORA = ("tatoeba", "multi30k")
 CODE_CORPORA = ("programs", "mbpp")
-MOST_WORDS = 6  # of a sentence to translate
-CONTEXT_WORDS = 6  # before and behind an answer
+MOST_WORDS = 4  # of a sentence to translate
+CONTEXT_WORDS = 3  # before and behind an answer
 MOST_PROGRAMS = 12_000  # to make for training
 
 
