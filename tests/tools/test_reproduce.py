@@ -147,6 +147,7 @@ def test_fingerprints_know_what_matters():
         {"sizes": {**scale.sizes, "small": scales.Shape(1, 64, 2, 64)}},
         {"code_samples": 3},
         {"training_examples": 3},
+        {"most_operations": 3},
     ):
         changed = dataclasses.replace(scale, **change)
         assert plan.fingerprint(stage, changed, data) != digest
@@ -226,9 +227,10 @@ def test_contexts_are_cut_to_the_words_around_the_answer():
     for example in task.examples[:200]:
         assert example["answers"][0] in example["context"]
     context = "1 2 3 4 5 6 7 8 (b c)d 1 2 3 4\n5 6 7"
-    assert tasks.words_around("b c", context) == "7 8 (b c)d 1 2"
-    assert tasks.words_around("1 2", "1 2 3") == "1 2 3"
-    assert tasks.words_around("4", "1 2 3") is None
+    assert tasks.words_around("b c", context, 6) == "4 5 6 7 8 (b c)d 1 2 3 4 5"
+    assert tasks.words_around("b c", context, 3) == "7 8 (b c)d 1 2"
+    assert tasks.words_around("1 2", "1 2 3", 6) == "1 2 3"
+    assert tasks.words_around("4", "1 2 3", 6) is None
 
 
 @pytest.mark.backend_free

@@ -153,6 +153,8 @@ def fingerprint(stage, scale, data):
     if not isinstance(stage, Timing):
         names += ["batch_tokens", "learning_rate", "optimizer", "segment_steps"]
         names += ["corpus", "documents"]
+        # The tokenizer knows the tasks.
+        names += ["most_words", "context_words", "most_operations"]
         if training.data != "pretraining":
             names += ["decay", "training_examples"]
     config = {name: settings[name] for name in names}

@@ -6,6 +6,7 @@ operations are combined decides whether a task is for training or held out, so n
 combination was trained on with whatever constants or names.
 """
 
+import functools
 import hashlib
 
 from keras_textdiff.utils import random
@@ -73,19 +74,25 @@ STRINGS = ("Hello", "aBc dE", " left right ", "x", "Python code")
 LISTS = ([3, -4, 8, 1, 8], [], [12, 7, -9, 5, 0, 6], [2, 4, 9], [-1, -6, 10, 20, 15])
 
 
-def make_tasks(part, count, *, seed=0):
+def make_tasks(part, count, *, most_operations=3, seed=0):
     """Return distinct tasks with the keys of MBPP and a reference solution.
 
     Args:
         part: "train" or "held_out".
         count: int, how many at most.
+        most_operations: int, on a number or a string.
         seed: int.
 
     Returns:
         List of dicts of "task_id", "text", "code" and "test_list".
     """
     generator = random.generator("programs", seed, part)
-    kinds = (_number, _string, _list, _choice)
+    kinds = (
+        functools.partial(_number, most_operations=most_operations),
+        functools.partial(_string, most_operations=most_operations),
+        _list,
+        _choice,
+    )
     tasks, seen = [], set()
     for attempt in range(40 * count):
         if len(tasks) == count:
@@ -138,14 +145,16 @@ def _steps(generator, options, variable, count):
     return names, phrases, expression
 
 
-def _number(generator):
-    names, phrases, expression = _steps(generator, NUMBER_STEPS, "n", generator.integers(1, 3))
+def _number(generator, most_operations):
+    count = generator.integers(1, most_operations + 1)
+    names, phrases, expression = _steps(generator, NUMBER_STEPS, "n", count)
     sentence = f"takes a number n, {', '.join(phrases)} and returns it"
     return ["number", *names], sentence, "n", expression, NUMBERS
 
 
-def _string(generator):
-    names, phrases, expression = _steps(generator, STRING_STEPS, "s", generator.integers(1, 3))
+def _string(generator, most_operations):
+    count = generator.integers(1, most_operations + 1)
+    names, phrases, expression = _steps(generator, STRING_STEPS, "s", count)
     sentence = f"takes a string s, {', '.join(phrases)} and returns it"
     return ["string", *names], sentence, "s", expression, STRINGS
 

@@ -53,6 +53,9 @@ class Scale:
         corpus: "local" (files of `--data`, or what Python brings), or "public" (by name).
         documents: int, most documents to read from each local source of text.
         training_examples: int, most examples of a task to train on.
+        most_words: int, of a sentence to translate. This and the next two are for the local tasks.
+        context_words: int, words that stay before and behind the answer to a question.
+        most_operations: int, on a number or a string that a program takes.
         evaluation_examples: dict from task to number of held-out examples.
         code_samples: int, programs per code task; k of pass@k as well.
         figure_sizes: tuple of names of sizes in Figure 3.
@@ -80,6 +83,9 @@ class Scale:
     corpus: str
     documents: int
     training_examples: int
+    most_words: int
+    context_words: int
+    most_operations: int
     evaluation_examples: dict
     code_samples: int
     figure_sizes: tuple
@@ -157,6 +163,9 @@ TOY = Scale(
     corpus="local",
     documents=40,
     training_examples=64,
+    most_words=4,
+    context_words=3,
+    most_operations=2,
     evaluation_examples={"translation": 4, "qa": 4, "code": 3},
     code_samples=2,
     figure_sizes=("nano",),
@@ -185,6 +194,9 @@ MINUTES = Scale(
     corpus="local",
     documents=100_000,
     training_examples=60_000,
+    most_words=4,
+    context_words=3,
+    most_operations=2,
     evaluation_examples={"translation": 160, "qa": 160, "code": 60},
     code_samples=2,
     figure_sizes=("small",),
@@ -206,6 +218,9 @@ HOURS = dataclasses.replace(
     finetuning_steps=1200,
     segment_steps=50,
     checkpoint_seconds=60,
+    most_words=6,
+    context_words=6,
+    most_operations=3,
     evaluation_examples={"translation": 400, "qa": 400, "code": 80},
     code_samples=8,
     figure_sizes=("small", "medium"),
@@ -236,6 +251,9 @@ PAPER = Scale(
     corpus="public",
     documents=0,
     training_examples=50_000_000,
+    most_words=0,
+    context_words=0,
+    most_operations=0,
     evaluation_examples={"translation": 3003, "qa": 10_570, "code": 500},
     code_samples=80,
     figure_sizes=("base",),

@@ -7,6 +7,7 @@ from reproduction import paper, plan
 
 DECIMALS = {"translation": 2, "qa": 1, "code": 1}
 CROSS_ENTROPY = "cross_entropy_0.6"  # of the noise levels, the one that has a table
+LIKELIHOODS = ("cross_entropy", "nats")  # how their names begin; no sampler changes them
 
 
 def summarize(laboratory, cells):
@@ -163,8 +164,9 @@ def markdown(summary, scale):
                 texts.append(show(value(summary, row["cells"][name]), DECIMALS[name]) + known)
             lines.append(f"| {_title(row)} | {' | '.join(texts)} |")
         lines.append("")
-        lines += _cross_entropies(summary, rows) if table < 3 else []
-        if table == 1:
+        cross_entropies = _cross_entropies(summary, rows) if table < 3 else []
+        lines += cross_entropies
+        if cross_entropies and table == 1:
             lines += [
                 "With an encoder, more of a row is padding, which is easy to repair: compare these "
                 "numbers among models of one architecture only.",
@@ -214,15 +216,15 @@ def _cross_entropies(summary, rows):
 
 def _further_metrics(summary, rows, table):
     """Return the metrics that the paper's table does not have, as a line per row."""
-    others = ("cross_entropy", "nats") if table == 3 else ()  # no sampler changes those
+    without = LIKELIHOODS if table == 3 else ()
     lines = []
     for row in rows:
         parts = []
         for task, cell in row["cells"].items():
             entry = summary["cells"].get(cell, {"metrics": {}, "metric": None})
             for name, numbers in entry["metrics"].items():
-                if name not in (entry["metric"], CROSS_ENTROPY) and not name.startswith(others):
-                    decimals = 3 if name.startswith(("cross_entropy", "nats")) else 1
+                if name not in (entry["metric"], CROSS_ENTROPY) and not name.startswith(without):
+                    decimals = 3 if name.startswith(LIKELIHOODS) else 1
                     parts.append(f"{task} {name} {show(numbers, decimals)}")
         if parts:
             lines.append(f"- {_title(row)}: {', '.join(parts)}")

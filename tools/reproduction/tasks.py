@@ -1,6 +1,7 @@
 """What models are fine-tuned on and judged by: prompts, responses, and how answers are scored."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import pydoc_data.topics
@@ -17,8 +18,6 @@ QA_PROMPT = "{context}\nquestion: {question}\nanswer:"
 CODE_PROMPT = "{text}\n"
 TRANSLATION_CORPORA = ("tatoeba", "multi30k")
 CODE_CORPORA = ("programs", "mbpp")
-MOST_WORDS = 4  # of a sentence to translate
-CONTEXT_WORDS = 3  # before and behind an answer
 MOST_PROGRAMS = 12_000  # to make for training
 
 
@@ -99,7 +98,7 @@ def is_held_out(text):
 
 def _tatoeba(scale, data):
     pairs = evaluation.read_examples(pathlib.Path(data.folder, "mt", "tatoeba_enfr.jsonl.xz"))
-    pairs = [pair for pair in pairs if max(map(_num_words, pair.values())) <= MOST_WORDS]
+    pairs = [pair for pair in pairs if max(map(_num_words, pair.values())) <= scale.most_words]
     held_out = {}
     for pair in pairs:
         if is_held_out(pair["en"]):
@@ -111,7 +110,7 @@ def _tatoeba(scale, data):
         if pair["en"] not in held_out and pair["fr"] not in seen
     ]
     examples = [{"en": en, "fr": references} for en, references in held_out.items()]
-    title = f"English to French, Tatoeba's sentences of at most {MOST_WORDS} words"
+    title = f"English to French, Tatoeba's sentences of at most {scale.most_words} words"
     return _translation(title, rows, examples)
 
 
@@ -165,18 +164,19 @@ def _squad(scale, data):
     rows, examples = [], []
     for example in training:
         answer = example["answers"][0]
-        context = words_around(answer, example["context"])
+        context = words_around(answer, example["context"], scale.context_words)
         if context is not None:
             prompt = QA_PROMPT.format(context=context, question=example["question"].strip())
             rows.append({"prompts": prompt, "responses": " " + answer})
     for example in read(folder / "squad_v1.1_dev_visible.json.xz"):
-        context = words_around(example["answers"][0], example["context"])
+        answer = example["answers"][0]
+        context = words_around(answer, example["context"], scale.context_words)
         if context is not None:
             question = example["question"].strip()
             examples.append({**example, "context": context, "question": question})
     title = (
-        f"SQuAD and SQuADShifts, contexts cut to the answer and at most {CONTEXT_WORDS} words on "
-        "either side"
+        "SQuAD and SQuADShifts, contexts cut to the answer and at most "
+        f"{scale.context_words} words on either side"
     )
     return _question_answering(title, rows, examples)
 
@@ -213,13 +213,13 @@ def _question_answering(title, rows, examples):
     return Task(title, _shuffled(rows), _shuffled(examples), make, "f1")
 
 
-def words_around(answer, context):
-    """Return the words of `context` around `answer`, or None where the answer is not there."""
+def words_around(answer, context, count):
+    """Return `answer` and `count` words on either side of it, or None where it is not there."""
     before, found, behind = context.partition(answer)
     if not found:
         return None
-    left = " ".join(before.split()[-CONTEXT_WORDS:]) + " " * before[-1:].isspace()
-    right = " " * behind[:1].isspace() + " ".join(behind.split()[:CONTEXT_WORDS])
+    left = " ".join(before.split()[-count:]) + " " * before[-1:].isspace()
+    right = " " * behind[:1].isspace() + " ".join(behind.split()[:count])
     return f"{left}{answer}{right}".strip()
 
 
@@ -234,9 +234,10 @@ def _code(scale, data):
         held_out = [row for row in problems if row["split"] == "test"]
         title = "MBPP"
     else:
-        train = programs.make_tasks("train", min(scale.training_examples, MOST_PROGRAMS))
+        make = functools.partial(programs.make_tasks, most_operations=scale.most_operations)
+        train = make("train", min(scale.training_examples, MOST_PROGRAMS))
         # Some will not fit into a row.
-        held_out = programs.make_tasks("held_out", 3 * scale.evaluation_examples["code"])
+        held_out = make("held_out", 3 * scale.evaluation_examples["code"])
         title = "generated tasks of MBPP's kind, held-out combinations of operations"
     return _programs(title, train, held_out, CODE_PROMPT, scale)
 
