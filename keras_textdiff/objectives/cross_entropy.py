@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
 from keras_textdiff.utils.compilation import while_loop
+from keras_textdiff.utils.dense import dense
 from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.replicas import mean_over_replicas, num_replicas
 
@@ -158,7 +159,7 @@ def cross_entropy(
 
     def run_chunk(matrix, hidden, target, weight, uniform=None):
         """Return per-position losses and candidates, and the gradients, of one chunk."""
-        logits = ops.cast(ops.einsum("cd,vd->cv", hidden, matrix), "float32")  # (C, V)
+        logits = ops.cast(dense(hidden, ops.transpose(matrix)), "float32")  # (C, V)
         if soft_cap is not None:
             logits = ops.tanh(logits / soft_cap) * soft_cap
         if temperature > 0:
@@ -171,12 +172,12 @@ def cross_entropy(
             return losses, candidates
         gradient = ops.exp(logits - log_total[:, None])
         hit = ops.arange(vocabulary_size, dtype="int32")[None] == target[:, None]
-        gradient = ops.where(hit, gradient - 1.0, gradient) * weight[:, None]
+        gradient = (gradient - ops.cast(hit, "float32")) * weight[:, None]
         if soft_cap is not None:
             gradient = gradient * (1.0 - ops.square(logits / soft_cap))
         gradient = ops.cast(gradient, hidden.dtype)
-        hidden_gradient = ops.einsum("cv,vd->cd", gradient, matrix)
-        matrix_gradient = ops.cast(ops.einsum("cv,cd->vd", gradient, hidden), "float32")
+        hidden_gradient = dense(gradient, matrix)
+        matrix_gradient = ops.cast(dense(ops.transpose(gradient), hidden), "float32")
         return losses, candidates, hidden_gradient, matrix_gradient
 
     def run(hidden_states, matrix):

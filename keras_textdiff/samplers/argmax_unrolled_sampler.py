@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_textdiff.samplers.sampler import Sampler, draw_tokens
+from keras_textdiff.utils.categorical import log_total
 from keras_textdiff.utils.checks import check_number
 from keras_textdiff.utils.registration import register
 
@@ -44,17 +45,17 @@ class ArgmaxUnrolledSampler(Sampler):
             "unrolled_proportion", unrolled_proportion, minimum=1e-6, maximum=1
         )
 
-    def update(self, step, canvas, logits, noise, target_mask, denoiser):
+    def update(self, step, canvas, logits, log_totals, noise, target_mask, denoiser):
         """Draw at the first step, unroll at the others."""
 
         def draw():
-            return draw_tokens(logits, noise["tokens"], self.temperature)
+            return draw_tokens(logits, log_totals, noise["tokens"], self.temperature)
 
         def unroll():
-            tokens, confidence = draw_tokens(logits, noise["tokens"], 0.0)
+            tokens, confidence = draw_tokens(logits, log_totals, noise["tokens"], 0.0)
             canvas_of_tokens = ops.where(target_mask, tokens, canvas)
-            again = ops.cast(denoiser(canvas_of_tokens), "float32")
-            second, second_confidence = draw_tokens(again, noise["tokens"], 0.0)
+            again = denoiser(canvas_of_tokens)
+            second, second_confidence = draw_tokens(again, log_total(again), noise["tokens"], 0.0)
             # Rank target positions by confidence; ties go to the earlier position.
             ranked = ops.where(target_mask, confidence, 2.0)
             order = ops.argsort(ranked, axis=-1)

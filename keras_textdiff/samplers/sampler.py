@@ -6,6 +6,7 @@ V vocabulary, S denoising steps.
 
 import abc
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -13,7 +14,8 @@ from keras import ops, tree
 
 from keras_textdiff.data.batches import ENCODER_KEYS
 from keras_textdiff.utils import random, registration
-from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
+from keras_textdiff.utils.capture import capture
+from keras_textdiff.utils.categorical import draw, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
 
@@ -78,13 +80,14 @@ class Sampler(abc.ABC):
         self.stop_when_unchanged = bool(stop_when_unchanged)
 
     @abc.abstractmethod
-    def update(self, step, canvas, logits, noise, target_mask, denoiser):
+    def update(self, step, canvas, logits, log_totals, noise, target_mask, denoiser):
         """Return what one denoising step makes of the canvas.
 
         Args:
             step: int tensor, 0 first.
             canvas: int tensor `(R, L)`, the tokens that the denoiser saw.
-            logits: float32 tensor `(R, L, V)`, what it returned.
+            logits: float tensor `(R, L, V)`, what it returned, in the model's compute dtype.
+            log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials.
             noise: dict from stream name to float32 tensor `(R, L)` inside (0, 1).
             target_mask: bool tensor `(R, L)`, True where tokens may be written.
             denoiser: callable from a canvas to logits, for rules that look twice.
@@ -114,15 +117,21 @@ class Sampler(abc.ABC):
         """
         num_canvases = self.num_canvases
 
+        @functools.partial(capture, model)
+        def denoise(canvas, others, context):
+            hidden_states = model.hidden_states({**others, "token_ids": canvas}, context=context)
+            return model.backbone.logits(hidden_states)
+
         def function(inputs):
             # Once per prompt; its canvases, and all steps, share it.
             context = tree.map_structure(
                 lambda x: ops.repeat(x, num_canvases, axis=0), model.backbone.encode(inputs)
             )
 
+            others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
+
             def denoiser(canvas):
-                inputs_now = {**inputs, "token_ids": canvas}
-                return model.backbone.logits(model.hidden_states(inputs_now, context=context))
+                return denoise(canvas, others, context)
 
             return self.run(denoiser, inputs, return_trajectory)
 
@@ -256,17 +265,19 @@ class Sampler(abc.ABC):
             return ops.logical_and(ops.any(active), failed_step < 0)
 
         def body(step, canvas, active, scores, num_steps, failed_step, trajectory):
-            logits = ops.cast(denoiser(canvas), "float32")
-            log_totals = ops.logsumexp(logits, axis=-1)  # (R, L)
+            logits = denoiser(canvas)
+            log_totals = log_total(logits)  # (R, L)
             finite = ops.all(ops.isfinite(ops.where(target_mask, log_totals, 0.0)))
             failed_step = ops.where(finite, failed_step, step)
-            fed = ops.take_along_axis(logits, canvas[..., None], axis=-1)[..., 0] - log_totals
+            fed = log_probability(logits, log_totals, canvas)
             score = ops.sum(ops.where(target_mask, fed, 0.0), axis=-1) / target_count
             noise = {
                 name: ops.take(ops.convert_to_tensor(inputs[name]), step, axis=0)
                 for name in self.noise_streams
             }
-            candidates, confidence = self.update(step, canvas, logits, noise, target_mask, denoiser)
+            candidates, confidence = self.update(
+                step, canvas, logits, log_totals, noise, target_mask, denoiser
+            )
             writable = ops.logical_and(target_mask, active[:, None])
             updated = ops.where(writable, candidates, canvas)
             scores = ops.where(active, score, scores)
@@ -352,11 +363,12 @@ def _row_axis(name):
     return 1 if name in ("canvases", "confidences") else 0
 
 
-def draw_tokens(logits, uniforms, temperature):
+def draw_tokens(logits, log_totals, uniforms, temperature):
     """Draw a token per position, or take the most likely one at temperature 0.
 
     Args:
-        logits: float32 tensor `(R, L, V)`.
+        logits: float tensor `(R, L, V)`.
+        log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials.
         uniforms: float32 tensor `(R, L)` inside (0, 1).
         temperature: float.
 
@@ -364,11 +376,5 @@ def draw_tokens(logits, uniforms, temperature):
         `(tokens, confidence)`: int32 and float32 `(R, L)`; confidence is the token's
         probability at temperature 1.
     """
-    if temperature > 0:
-        flat = ops.reshape(logits / temperature, (-1, logits.shape[-1]))
-        tokens = categorical_from_uniform(flat, ops.reshape(uniforms, (-1,)))
-        tokens = ops.reshape(tokens, ops.shape(uniforms))
-    else:
-        tokens = most_likely(logits)
-    chosen = ops.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return tokens, ops.exp(chosen - ops.logsumexp(logits, axis=-1))
+    tokens = draw(logits, uniforms, temperature)
+    return tokens, ops.exp(log_probability(logits, log_totals, tokens))

@@ -45,9 +45,9 @@ class SundaeSampler(Sampler):
         if self.update_proportion < 1:
             self.noise_streams = ("tokens", "updates")
 
-    def update(self, step, canvas, logits, noise, target_mask, denoiser):
+    def update(self, step, canvas, logits, log_totals, noise, target_mask, denoiser):
         """Draw candidates and keep the updated share of them."""
-        candidates, confidence = draw_tokens(logits, noise["tokens"], self.temperature)
+        candidates, confidence = draw_tokens(logits, log_totals, noise["tokens"], self.temperature)
         if self.update_proportion == 1:
             return candidates, confidence
         differs = ops.logical_and(ops.not_equal(candidates, canvas), target_mask)

@@ -1,4 +1,4 @@
-"""Exact draws from a categorical distribution with one uniform number each.
+"""Probabilities of categorical distributions, and exact draws with one uniform number each.
 
 Shapes: N positions, V vocabulary, G groups.
 """
@@ -7,6 +7,61 @@ import keras
 from keras import ops
 
 GROUP = 256
+PART_ELEMENTS = 2**21  # logits that torch works on at a time: 8 MiB in float32, which caches hold
+
+
+def log_total(logits):
+    """Return the logarithm of the sum of exponentials, float32 `(...)` of logits `(..., V)`."""
+    return _by_rows(lambda rows: ops.logsumexp(ops.cast(rows, "float32"), axis=-1), logits)
+
+
+def log_probability(logits, log_totals, indices):
+    """Return the log-probabilities of some indices, float32 `(...)`.
+
+    Args:
+        logits: float tensor `(..., V)`.
+        log_totals: float32 tensor `(...)`, `log_total(logits)`.
+        indices: int32 tensor `(...)`.
+    """
+    chosen = ops.take_along_axis(logits, indices[..., None], axis=-1)[..., 0]
+    return ops.cast(chosen, "float32") - log_totals
+
+
+def draw(logits, uniforms, temperature):
+    """Draw from softmax(logits / temperature), or take the most likely index at temperature 0.
+
+    Args:
+        logits: float tensor `(..., V)`.
+        uniforms: float32 tensor `(...)` inside (0, 1).
+        temperature: float.
+
+    Returns:
+        Int32 tensor `(...)`.
+    """
+    if temperature == 0:
+        return most_likely(logits)
+
+    def draw_rows(rows, uniforms):
+        return categorical_from_uniform(ops.cast(rows, "float32") / temperature, uniforms)
+
+    return _by_rows(draw_rows, logits, uniforms)
+
+
+def _by_rows(function, logits, *arrays):
+    """Apply a function of logits `(N, V)` and arrays `(N,)` that returns `(N,)` to more axes.
+
+    torch runs operation by operation; part by part, what they make stays in caches.
+    """
+    shape = ops.shape(logits)[:-1]
+    logits = ops.reshape(logits, (-1, logits.shape[-1]))
+    arrays = [ops.reshape(array, (-1,)) for array in arrays]
+    if keras.config.backend() == "torch":
+        import torch
+
+        size = max(1, PART_ELEMENTS // logits.shape[-1])
+        parts = zip(*(torch.split(array, size) for array in (logits, *arrays)), strict=True)
+        return ops.reshape(torch.cat([function(*part) for part in parts]), shape)
+    return ops.reshape(function(logits, *arrays), shape)
 
 
 def most_likely(logits):

@@ -17,18 +17,6 @@ def while_loop(condition, body, loop_vars, maximum_iterations=None):
     return ops.while_loop(condition, body, loop_vars, maximum_iterations=maximum_iterations)
 
 
-def has_fast_fused_attention():
-    """Return whether the backend's fused attention beats matrix products and a softmax here.
-
-    It does but for jax on CPU, where it is those products with more copies.
-    """
-    if keras.config.backend() != "jax":
-        return True
-    import jax
-
-    return jax.default_backend() != "cpu"
-
-
 def compile_function(model, function):
     """Compile `function` of a dict of arrays, with `model`'s current weights.
 

@@ -220,10 +220,13 @@ def denoiser_call(lm, inputs):
     """Return a callable that computes the logits `(B, L, V)` of a `DiffusionLM` on `inputs`."""
     from keras import ops, tree
 
+    from keras_textdiff.utils.capture import capture
     from keras_textdiff.utils.compilation import compile_tensors
 
     inputs = tree.map_structure(ops.convert_to_tensor, inputs)
-    run = compile_tensors(lm, lambda x: lm.backbone.logits(lm.hidden_states(x)))
+    # Samplers record a step on torch once it has run some times; here it is measured later.
+    denoise = capture(lm, lambda x: lm.backbone.logits(lm.hidden_states(x)), after=0)
+    run = compile_tensors(lm, denoise)
     return lambda: finish(run(inputs))
 
 

@@ -3,10 +3,10 @@
 Shapes: B batch, Q queries, K keys, N query heads, G key-value heads, H head size, D hidden size.
 """
 
-import keras
 from keras import ops
 
-from keras_textdiff.utils.compilation import has_fast_fused_attention
+from keras_textdiff.backbones.layers.dense import Projection
+from keras_textdiff.utils.fused_attention import fused_attention
 
 MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 
@@ -22,7 +22,7 @@ def build_projections(layer, input_shape):
     query_shape = (None, None, layer.num_query_heads, layer.head_dim)
     key_shape = (None, None, layer.num_key_value_heads, layer.head_dim)
     for name, shape in (("query", query_shape), ("key", key_shape), ("value", key_shape)):
-        projection = keras.layers.EinsumDense(
+        projection = Projection(
             "bld,dnh->blnh",
             output_shape=shape[1:],
             bias_axes="nh" if layer.use_qkv_bias else None,
@@ -31,7 +31,7 @@ def build_projections(layer, input_shape):
         )
         projection.build(input_shape)
         setattr(layer, name, projection)
-    layer.attention_output = keras.layers.EinsumDense(
+    layer.attention_output = Projection(
         "blnh,nhd->bld",
         output_shape=(None, input_shape[-1]),
         bias_axes="d" if layer.use_output_bias else None,
@@ -61,8 +61,10 @@ def attend(query, key, value, mask, *, scale, bias=None, soft_cap=None, sinks=No
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
         key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
-    if bias is None and soft_cap is None and sinks is None and has_fast_fused_attention():
-        return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
+    if bias is None and soft_cap is None and sinks is None:
+        attended = fused_attention(query, key, value, mask, scale)
+        if attended is not None:
+            return attended
     query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
     logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, N, Q, K)
     logits = ops.cast(logits, "float32") * scale

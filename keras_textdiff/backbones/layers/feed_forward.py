@@ -3,28 +3,20 @@
 import keras
 from keras import ops
 
+from keras_textdiff.backbones.layers.dense import Dense
+from keras_textdiff.utils.dense import ACTIVATIONS
 from keras_textdiff.utils.registration import register
 
-
-def _clamped_swiglu(gate, up):
-    gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
-    return (up + 1.0) * gate * ops.sigmoid(1.702 * gate)
+PLAIN_ACTIVATIONS = tuple(ACTIVATIONS)
+GATED_ACTIVATIONS = (*ACTIVATIONS, "clamped_swiglu")
 
 
-# How the gate and the up projection combine (Shazeer 2020, arXiv 2002.05202).
-GATED_ACTIVATIONS = {
-    "silu": lambda gate, up: ops.silu(gate) * up,
-    "gelu": lambda gate, up: ops.gelu(gate, approximate=False) * up,
-    "relu": lambda gate, up: ops.relu(gate) * up,
-    "gelu_tanh": lambda gate, up: ops.gelu(gate, approximate=True) * up,
-    "clamped_swiglu": _clamped_swiglu,  # GPT-OSS
-}
-PLAIN_ACTIVATIONS = {
-    "silu": ops.silu,
-    "gelu": lambda x: ops.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
-    "relu": ops.relu,
-}
+def combine_gated(activation, gate, up):
+    """Combine the gate and the up projection (Shazeer 2020, arXiv 2002.05202)."""
+    if activation == "clamped_swiglu":  # GPT-OSS
+        gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
+        return (up + 1.0) * gate * ops.sigmoid(1.702 * gate)
+    return ACTIVATIONS[activation](gate) * up
 
 
 @register
@@ -60,12 +52,17 @@ class FeedForward(keras.layers.Layer):
         hidden_dim = input_shape[-1]
         wide = (*input_shape[:-1], self.intermediate_dim)
         names = ["gate", "up"] if self.gated else ["up"]
+        activated = names[0] if self.activation in ACTIVATIONS else None
         for name, units, shape in [
             *((name, self.intermediate_dim, input_shape) for name in names),
             ("down", hidden_dim, wide),
         ]:
-            layer = keras.layers.Dense(
-                units, use_bias=self.use_bias, name=name, dtype=self.dtype_policy
+            layer = Dense(
+                units,
+                activation=self.activation if name == activated else None,
+                use_bias=self.use_bias,
+                name=name,
+                dtype=self.dtype_policy,
             )
             layer.build(shape)
             setattr(self, name, layer)
@@ -76,9 +73,11 @@ class FeedForward(keras.layers.Layer):
         # All positions in one matrix: XLA's products in the backward pass are faster on two axes.
         rows = ops.reshape(x, (-1, x.shape[-1]))
         if self.gated:
-            rows = GATED_ACTIVATIONS[self.activation](self.gate(rows), self.up(rows))
+            gate, up = self.gate(rows), self.up(rows)
+            activated = self.gate.activation_name is not None
+            rows = gate * up if activated else combine_gated(self.activation, gate, up)
         else:
-            rows = PLAIN_ACTIVATIONS[self.activation](self.up(rows))
+            rows = self.up(rows)
         return ops.reshape(self.down(rows), ops.shape(x))
 
     def compute_output_shape(self, input_shape):

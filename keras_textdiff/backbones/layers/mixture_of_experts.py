@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_textdiff.backbones.layers.feed_forward import GATED_ACTIVATIONS
+from keras_textdiff.backbones.layers.feed_forward import combine_gated
 from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.registration import register
 
@@ -81,13 +81,14 @@ class MixtureOfExperts(keras.layers.Layer):
         weights, selected = _top_k(probabilities, self.num_experts_per_token)
         if self.normalize_weights:
             weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        routed = ops.one_hot(selected, self.num_experts, dtype=weights.dtype)  # (T, k, E)
+        experts = ops.arange(self.num_experts, dtype=selected.dtype)
+        routed = ops.cast(ops.equal(selected[..., None], experts), weights.dtype)  # (T, k, E)
         routed = ops.cast(ops.sum(routed * weights[..., None], axis=1), x.dtype)  # (T, E)
         hidden = ops.einsum("td,edf->etf", x, self.gate_up)
         if self.use_bias:
             hidden = hidden + self.gate_up_bias[:, None]
         gate, up = ops.split(hidden, 2, axis=-1)
-        hidden = GATED_ACTIVATIONS[self.activation](gate, up)
+        hidden = combine_gated(self.activation, gate, up)
         output = ops.einsum("etf,efd->etd", hidden, self.down)
         if self.use_bias:
             output = output + self.down_bias[:, None]

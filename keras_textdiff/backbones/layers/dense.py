@@ -1,0 +1,111 @@
+"""Keras' dense layers, with the product of `utils.dense`, which knows each backend's fastest.
+
+Names, weights, LoRA and quantization are those of the Keras layers.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_textdiff.utils.dense import ACTIVATIONS, dense
+from keras_textdiff.utils.registration import register
+
+
+class Quantizable:
+    """Lets a subclass of a Keras layer be quantized; a mixin that stands before that layer."""
+
+    def quantize(self, mode=None, type_check=True, **kwargs):
+        """Quantize the weights; Keras refuses subclasses, because their calls could differ."""
+        super().quantize(mode, type_check=False, **kwargs)
+
+
+@register
+class Dense(Quantizable, keras.layers.Dense):
+    """A dense layer on rows, whose activation may be part of the product.
+
+    Args:
+        units: int M, size of the outputs.
+        activation: "silu", "gelu", "gelu_tanh", "relu" or None.
+        **kwargs: see `keras.layers.Dense`.
+
+    Call arguments:
+        inputs: float tensor `(N, K)`.
+
+    Example:
+    ```python
+    Dense(16, activation="gelu_tanh")(np.ones((8, 4)))  # (8, 16)
+    ```
+    """
+
+    def __init__(self, units, activation=None, **kwargs):
+        super().__init__(units, **kwargs)
+        self.activation_name = activation
+
+    def call(self, inputs, training=None):
+        """Return the float outputs."""
+        return dense(inputs, self.kernel, self.bias, self.activation_name)
+
+    def quantized_call(self, *args, **kwargs):
+        """Return the outputs with quantized weights."""
+        outputs = super().quantized_call(*args, **kwargs)
+        return (
+            outputs if self.activation_name is None else ACTIVATIONS[self.activation_name](outputs)
+        )
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "activation": self.activation_name}
+
+
+@register
+class Projection(Quantizable, keras.layers.EinsumDense):
+    """An `EinsumDense` over the last axes of its inputs, computed as a product of two matrices.
+
+    Args:
+        equation: str, whose summed axes are the inputs' last and the kernel's first, as in
+            "bld,dnh->blnh".
+        **kwargs: see `keras.layers.EinsumDense`.
+
+    Example:
+    ```python
+    Projection("bld,dnh->blnh", output_shape=(None, 4, 16))(np.ones((2, 8, 64)))
+    ```
+    """
+
+    def call(self, inputs, training=None):
+        """Return the float outputs."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        of_inputs, of_kernel = self.equation.split("->")[0].split(",")
+        num_summed = len(set(of_inputs) & set(of_kernel))
+        summed, new = kernel.shape[:num_summed], kernel.shape[num_summed:]
+        rows = ops.reshape(inputs, (-1, math.prod(summed)))
+        bias = None if self.bias is None else ops.reshape(self.bias, (-1,))
+        outputs = dense(rows, ops.reshape(kernel, (math.prod(summed), math.prod(new))), bias)
+        return ops.reshape(outputs, (*ops.shape(inputs)[:-num_summed], *new))
+
+
+@register
+class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
+    """Keras' embedding whose reverse call turns hidden states `(..., D)` into logits `(..., V)`.
+
+    Example:
+    ```python
+    embedding = TokenEmbedding(1000, 64)
+    logits = embedding(embedding(np.ones((2, 8), "int32")), reverse=True)  # (2, 8, 1000)
+    ```
+    """
+
+    def call(self, inputs, reverse=False):
+        """Embed token ids, or project hidden states."""
+        if not reverse or self.reverse_dtype is not None:
+            return super().call(inputs, reverse=reverse)
+        if self.tie_weights:
+            matrix = ops.transpose(self.embeddings)
+        else:
+            matrix = self.reverse_embeddings
+        rows = ops.reshape(inputs, (-1, self.output_dim))
+        logits = dense(rows, matrix)
+        if self.logit_soft_cap is not None:
+            logits = ops.tanh(logits / self.logit_soft_cap) * self.logit_soft_cap
+        return ops.reshape(logits, (*ops.shape(inputs)[:-1], self.input_dim))

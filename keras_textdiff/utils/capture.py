@@ -1,0 +1,73 @@
+"""On torch, calls without Keras' Python: operations are recorded once and replayed.
+
+jax and tensorflow compile; torch runs every layer's Python at every call, which takes half of a
+short call's time on CPU, and nearly all of it on a GPU.
+"""
+
+import keras
+from keras import tree
+
+CALLS_BEFORE_CAPTURE = 16  # recording takes as long as some dozens of the calls that it shortens
+
+
+def capture(model, function, after=CALLS_BEFORE_CAPTURE):
+    """Return a function that does the same, on torch without the Python in it after some calls.
+
+    A recording is made of each combination of shapes, and anew where a weight of the model is
+    another tensor than before; new numbers in the same tensors are seen.
+
+    Args:
+        model: `keras.Model` whose weights `function` reads; with `run_eagerly`, nothing is
+            recorded.
+        function: callable, nests of tensors to a nest of tensors. All tensors but weights are
+            arguments, and no branch of Python depends on their numbers; where one does, recording
+            fails, and the function goes on as it is.
+        after: int, calls with the same shapes before they are recorded.
+
+    Returns:
+        Callable; `function` itself on jax and tensorflow.
+    """
+    if keras.config.backend() != "torch" or model.run_eagerly:
+        return function
+    return _Captured(model, function, after)
+
+
+class _Captured:
+    def __init__(self, model, function, after):
+        self.model = model
+        self.function = function
+        self.after = after
+        self.weights = []
+        self.num_calls = {}  # by shapes
+        self.recordings = {}  # by shapes; the function itself where recording failed
+
+    def __call__(self, *arguments):
+        import torch
+
+        leaves = tree.flatten(arguments)
+        if torch.is_grad_enabled() or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            return self.function(*arguments)
+        weights = [variable._value for variable in self.model.variables]
+        if len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights)):
+            self.weights, self.num_calls, self.recordings = weights, {}, {}
+        key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        if key in self.recordings:
+            return self.recordings[key](*arguments)
+        self.num_calls[key] = self.num_calls.get(key, 0) + 1
+        if self.num_calls[key] > self.after:
+            self.recordings[key] = _record(self.function, arguments)
+        return self.recordings.get(key, self.function)(*arguments)
+
+
+def _is_not(left, right):
+    return left is not right
+
+
+def _record(function, arguments):
+    """Return the recorded function, or `function` where it cannot be recorded."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        return make_fx(function)(*arguments)
+    except Exception:  # whatever a layer of the user's does: it has run before, and runs on
+        return function

@@ -1,0 +1,132 @@
+"""The one place that knows how each backend multiplies two matrices fastest.
+
+Shapes: N rows, K inputs, M outputs.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+SMALLEST_ONEDNN_PRODUCT = 2**20  # multiplications; below, calling oneDNN takes longer than they do
+ACTIVATIONS = {
+    "silu": ops.silu,
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "relu": ops.relu,
+}
+
+
+def dense(rows, kernel, bias=None, activation=None):
+    """Return `activation(rows @ kernel + bias)`.
+
+    On CPU, torch computes float32 products with MKL, which leaves half of an AMD core idle, and
+    activations in passes of their own; oneDNN does both at once. TensorFlow puts bias and
+    activation into the product where they are written as its graph optimizer knows them.
+
+    Args:
+        rows: float tensor `(N, K)`.
+        kernel: float tensor `(K, M)`.
+        bias: float tensor `(M,)`, or None.
+        activation: name in `ACTIVATIONS`, or None.
+
+    Returns:
+        Float tensor `(N, M)`.
+    """
+    rows, kernel = ops.convert_to_tensor(rows), ops.convert_to_tensor(kernel)
+    bias = None if bias is None else ops.convert_to_tensor(bias)
+    if keras.config.backend() == "torch" and _suits_onednn(rows, kernel):
+        return _onednn_dense(rows, kernel, bias, activation)
+    output = ops.matmul(rows, kernel)
+    if bias is not None:
+        output = _add_bias(output, bias)
+    return output if activation is None else ACTIVATIONS[activation](output)
+
+
+def _add_bias(output, bias):
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.bias_add(output, bias)
+    return output + bias
+
+
+# === torch on CPU ===
+
+
+def _suits_onednn(rows, kernel):
+    import torch
+
+    return (
+        rows.device.type == kernel.device.type == "cpu"
+        and rows.dtype == kernel.dtype
+        and rows.shape[0] > 1
+        and rows.numel() * kernel.shape[1] >= SMALLEST_ONEDNN_PRODUCT
+        and _has_onednn(rows.dtype)
+        and not torch.compiler.is_compiling()
+    )
+
+
+@functools.cache
+def _has_onednn(dtype):
+    """Return whether this build of torch, on this processor, has oneDNN's products."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+# How torch's operator calls an activation, and the algorithm of it.
+_ONEDNN_ACTIVATIONS = {
+    None: ("none", ""),
+    "silu": ("swish", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+
+
+def _onednn_dense(rows, kernel, bias, activation):
+    import torch
+
+    tensors = [rows, kernel] if bias is None else [rows, kernel, bias]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        output = _differentiable_dense().apply(rows, kernel, bias)
+        return output if activation is None else ACTIVATIONS[activation](output)
+    return _onednn_product(rows, kernel, bias, activation)
+
+
+def _onednn_product(left, right, bias=None, activation=None):
+    import torch
+
+    name, algorithm = _ONEDNN_ACTIVATIONS[activation]
+    return torch.ops.mkldnn._linear_pointwise(left, right.t(), bias, name, [], algorithm)
+
+
+@functools.cache
+def _differentiable_dense():
+    """Return an autograd function of rows, kernel and bias: the operator has no gradient."""
+    import torch
+
+    class Dense(torch.autograd.Function):
+        @staticmethod
+        def forward(context, rows, kernel, bias):
+            context.save_for_backward(rows, kernel)
+            return _onednn_product(rows, kernel, bias)
+
+        @staticmethod
+        def backward(context, gradient):
+            rows, kernel = context.saved_tensors
+            of_rows, of_kernel, of_bias = context.needs_input_grad
+            return (
+                _onednn_product(gradient, kernel.t()) if of_rows else None,
+                _onednn_product(rows.t(), gradient) if of_kernel else None,
+                gradient.sum(0) if of_bias else None,
+            )
+
+    return Dense

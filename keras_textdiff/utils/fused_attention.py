@@ -1,0 +1,62 @@
+"""The one place that knows how each backend attends fastest.
+
+Shapes: B batch, Q queries, K keys, N heads, H head size.
+"""
+
+import keras
+from keras import ops
+
+BLOCK_ELEMENTS = 2**19  # attention logits alive at once: 1 MiB in bfloat16, which caches hold
+
+
+def fused_attention(query, key, value, mask, scale):
+    """Attend with the backend's own fused call, or one as fast.
+
+    Args:
+        query: float tensor `(B, Q, N, H)`.
+        key: float tensor `(B, K, N, H)`.
+        value: float tensor `(B, K, N, H)`.
+        mask: bool tensor `(B, 1, Q, K)`, True where a query may attend to a key.
+        scale: float on the attention logits.
+
+    Returns:
+        Float tensor `(B, Q, N, H)`; or None where products and a softmax are faster: on jax on
+        CPU, whose fused call is those with more copies.
+    """
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        if jax.default_backend() == "cpu":
+            return None
+    if backend == "torch" and _suits_blocks(query, key, value):
+        return _attend_in_blocks(query, key, value, mask, scale)
+    return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
+
+
+def _suits_blocks(query, key, value):
+    """Return whether torch's fused call is slower than blocks: in bfloat16, without gradients."""
+    import torch
+
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)))
+
+
+def _attend_in_blocks(query, key, value, mask, scale):
+    import torch
+
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    output = torch.empty_like(query)  # as the heads of a position lie in memory: side by side
+    query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
+    bias = torch.where(mask, 0.0, -1e9).to(query.dtype)  # filling in takes four times as long
+    num_rows, num_heads, num_queries, _ = query.shape
+    per_head = num_queries * key.shape[2]
+    rows = max(1, BLOCK_ELEMENTS // (num_heads * per_head))
+    heads = max(1, min(num_heads, BLOCK_ELEMENTS // per_head))
+    for row in range(0, num_rows, rows):
+        for head in range(0, num_heads, heads):
+            block = slice(row, row + rows), slice(head, head + heads)
+            logits = torch.matmul(query[block], key[block].mT).add_(bias[block[0]])
+            output[block] = torch.matmul(torch.softmax(logits, dim=-1), value[block])
+    return output.transpose(1, 2)
