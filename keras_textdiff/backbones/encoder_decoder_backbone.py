@@ -10,7 +10,7 @@ from keras_textdiff.backbones.config_checks import (
     norm_parameters,
 )
 from keras_textdiff.backbones.layers.cross_attention import CrossAttention
-from keras_textdiff.backbones.layers.dense import TokenEmbedding
+from keras_textdiff.backbones.layers.dense import ReversibleEmbedding
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.feed_forward import (
     GATED_ACTIVATIONS,
@@ -130,7 +130,7 @@ class EncoderDecoderBackbone(TextBackbone):
         config = constructor_config(locals())
         self._check_config(config)
         # === Layers ===
-        self.token_embedding = TokenEmbedding(
+        self.token_embedding = ReversibleEmbedding(
             vocabulary_size,
             hidden_dim,
             tie_weights=tie_embeddings,

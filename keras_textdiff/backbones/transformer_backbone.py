@@ -10,7 +10,7 @@ from keras_textdiff.backbones.config_checks import (
     feed_forward_parameters,
     norm_parameters,
 )
-from keras_textdiff.backbones.layers.dense import TokenEmbedding
+from keras_textdiff.backbones.layers.dense import ReversibleEmbedding
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.feed_forward import (
     GATED_ACTIVATIONS,
@@ -168,7 +168,7 @@ class TransformerBackbone(TextBackbone):
         config = constructor_config(locals())
         self._check_config(config)
         # === Layers ===
-        self.token_embedding = TokenEmbedding(
+        self.token_embedding = ReversibleEmbedding(
             vocabulary_size,
             hidden_dim,
             tie_weights=tie_embeddings,

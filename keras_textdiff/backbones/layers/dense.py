@@ -86,12 +86,14 @@ class Projection(Quantizable, keras.layers.EinsumDense):
 
 
 @register
-class TokenEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
+class ReversibleEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
     """Keras' embedding whose reverse call turns hidden states `(..., D)` into logits `(..., V)`.
+
+    Its name is that of the Keras layer because weights files name layers by their classes.
 
     Example:
     ```python
-    embedding = TokenEmbedding(1000, 64)
+    embedding = ReversibleEmbedding(1000, 64)
     logits = embedding(embedding(np.ones((2, 8), "int32")), reverse=True)  # (2, 8, 1000)
     ```
     """
