@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_textdiff.utils.categorical import categorical_from_uniform, most_likely
+from keras_textdiff.utils.categorical import draw
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.dense import dense
 from keras_textdiff.utils.processes import num_row_groups
@@ -162,10 +162,7 @@ def cross_entropy(
         logits = ops.cast(dense(hidden, ops.transpose(matrix)), "float32")  # (C, V)
         if soft_cap is not None:
             logits = ops.tanh(logits / soft_cap) * soft_cap
-        if temperature > 0:
-            candidates = categorical_from_uniform(logits / temperature, uniform)
-        else:
-            candidates = most_likely(logits)
+        candidates = draw(logits, uniform, temperature)
         log_total = ops.logsumexp(logits, axis=-1)  # (C,)
         losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
         if not differentiate:

@@ -32,7 +32,7 @@ def draw(logits, uniforms, temperature):
 
     Args:
         logits: float tensor `(..., V)`.
-        uniforms: float32 tensor `(...)` inside (0, 1).
+        uniforms: float32 tensor `(...)` inside (0, 1); not looked at at temperature 0.
         temperature: float.
 
     Returns:
@@ -50,12 +50,12 @@ def draw(logits, uniforms, temperature):
 def _by_rows(function, logits, *arrays):
     """Apply a function of logits `(N, V)` and arrays `(N,)` that returns `(N,)` to more axes.
 
-    torch runs operation by operation; part by part, what they make stays in caches.
+    torch runs operation by operation; on CPU part by part, so that caches hold what they make.
     """
     shape = ops.shape(logits)[:-1]
     logits = ops.reshape(logits, (-1, logits.shape[-1]))
     arrays = [ops.reshape(array, (-1,)) for array in arrays]
-    if keras.config.backend() == "torch":
+    if keras.config.backend() == "torch" and logits.device.type == "cpu":
         import torch
 
         size = max(1, PART_ELEMENTS // logits.shape[-1])

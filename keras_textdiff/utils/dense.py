@@ -40,7 +40,12 @@ def dense(rows, kernel, bias=None, activation=None):
     output = ops.matmul(rows, kernel)
     if bias is not None:
         output = _add_bias(output, bias)
-    return output if activation is None else ACTIVATIONS[activation](output)
+    return activate(output, activation)
+
+
+def activate(x, activation):
+    """Return `x` behind an activation, a name in `ACTIVATIONS`; None leaves it as it is."""
+    return x if activation is None else ACTIVATIONS[activation](x)
 
 
 def _add_bias(output, bias):
@@ -97,7 +102,7 @@ def _onednn_dense(rows, kernel, bias, activation):
     tensors = [rows, kernel] if bias is None else [rows, kernel, bias]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         output = _differentiable_dense().apply(rows, kernel, bias)
-        return output if activation is None else ACTIVATIONS[activation](output)
+        return activate(output, activation)
     return _onednn_product(rows, kernel, bias, activation)
 
 

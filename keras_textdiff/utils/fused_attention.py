@@ -6,6 +6,7 @@ Shapes: B batch, Q queries, K keys, N heads, H head size.
 import keras
 from keras import ops
 
+MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 BLOCK_ELEMENTS = 2**19  # attention logits alive at once: 1 MiB in bfloat16, which caches hold
 
 
@@ -49,7 +50,7 @@ def _attend_in_blocks(query, key, value, mask, scale):
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     output = torch.empty_like(query)  # as the heads of a position lie in memory: side by side
     query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
-    bias = torch.where(mask, 0.0, -1e9).to(query.dtype)  # filling in takes four times as long
+    bias = torch.where(mask, 0.0, MASKED).to(query.dtype)  # filling in takes four times as long
     num_rows, num_heads, num_queries, _ = query.shape
     per_head = num_queries * key.shape[2]
     rows = max(1, BLOCK_ELEMENTS // (num_heads * per_head))

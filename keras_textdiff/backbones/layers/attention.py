@@ -6,9 +6,7 @@ Shapes: B batch, Q queries, K keys, N query heads, G key-value heads, H head siz
 from keras import ops
 
 from keras_textdiff.backbones.layers.dense import Projection
-from keras_textdiff.utils.fused_attention import fused_attention
-
-MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
+from keras_textdiff.utils.fused_attention import MASKED, fused_attention
 
 
 def build_projections(layer, input_shape):

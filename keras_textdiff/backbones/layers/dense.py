@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from keras_textdiff.utils.dense import ACTIVATIONS, dense
+from keras_textdiff.utils.dense import activate, dense
 from keras_textdiff.utils.registration import register
 
 
@@ -48,10 +48,7 @@ class Dense(Quantizable, keras.layers.Dense):
 
     def quantized_call(self, *args, **kwargs):
         """Return the outputs with quantized weights."""
-        outputs = super().quantized_call(*args, **kwargs)
-        return (
-            outputs if self.activation_name is None else ACTIVATIONS[self.activation_name](outputs)
-        )
+        return activate(super().quantized_call(*args, **kwargs), self.activation_name)
 
     def get_config(self):
         """Return the constructor's arguments."""

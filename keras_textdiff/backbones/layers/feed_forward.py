@@ -74,7 +74,8 @@ class FeedForward(keras.layers.Layer):
         rows = ops.reshape(x, (-1, x.shape[-1]))
         if self.gated:
             gate, up = self.gate(rows), self.up(rows)
-            activated = self.gate.activation_name is not None
+            # The gate has its activation already, unless the two combine otherwise.
+            activated = self.activation in ACTIVATIONS
             rows = gate * up if activated else combine_gated(self.activation, gate, up)
         else:
             rows = self.up(rows)
