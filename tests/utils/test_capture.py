@@ -59,6 +59,10 @@ def test_it_sees_new_weights():
     before = call(captured, x)
     model.layers[0].bias.assign_add(np.ones(3, "float32"))
     np.testing.assert_allclose(call(captured, x), before + 1, rtol=1e-6)
+    # As when a model moves to another device: another tensor stands for the same variable.
+    bias = model.layers[0].bias
+    bias._value = type(bias._value)(bias._value.detach() + 1, requires_grad=True)
+    np.testing.assert_allclose(call(captured, x), before + 2, rtol=1e-6)
     model.layers[0].enable_lora(1)  # other variables
     model.layers[0].lora_kernel_b.assign(np.ones((1, 3), "float32"))
     np.testing.assert_allclose(call(captured, x), to_numpy(model(x)), rtol=1e-6)
