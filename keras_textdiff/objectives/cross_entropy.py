@@ -167,9 +167,9 @@ def cross_entropy(
         losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
         if not differentiate:
             return losses, candidates
-        gradient = ops.exp(logits - log_total[:, None])
+        gradient = ops.exp(logits - log_total[:, None]) * weight[:, None]
         hit = ops.arange(vocabulary_size, dtype="int32")[None] == target[:, None]
-        gradient = (gradient - ops.cast(hit, "float32")) * weight[:, None]
+        gradient = ops.where(hit, gradient - weight[:, None], gradient)
         if soft_cap is not None:
             gradient = gradient * (1.0 - ops.square(logits / soft_cap))
         gradient = ops.cast(gradient, hidden.dtype)
