@@ -115,8 +115,8 @@ def test_a_sampler_replays_its_denoiser(kind, monkeypatch):
     recordings = []
     record = capture_module._record
 
-    def observe(function, arguments):
-        recordings.append((function, record(function, arguments)))
+    def observe(function, *arguments):
+        recordings.append((function, record(function, *arguments)))
         return recordings[-1][1]
 
     monkeypatch.setattr(capture_module, "_record", observe)

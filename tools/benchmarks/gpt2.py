@@ -8,8 +8,10 @@ import pathlib
 
 import numpy as np
 
-SIZES = {  # of 124 million parameters, and one for tests
+SIZES = {  # of 124 million parameters, of 12 to be trained in minutes, and two for tests
     "small": {"vocab_size": 50257, "n_layer": 12, "n_head": 12, "n_embd": 768},
+    "reciter": {"vocab_size": 2048, "n_layer": 6, "n_head": 6, "n_embd": 384},
+    "tiny_reciter": {"vocab_size": 2048, "n_layer": 1, "n_head": 4, "n_embd": 32},
     "tiny": {"vocab_size": 50, "n_layer": 1, "n_head": 4, "n_embd": 32},
 }
 TOKENS = ["<|endoftext|>", *"abcdefgh", "Ġ", "Ġa"]  # a folder is complete with a tokenizer
