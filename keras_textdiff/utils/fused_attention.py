@@ -47,17 +47,26 @@ def _suits_blocks(query, key, value):
 def _attend_in_blocks(query, key, value, mask, scale):
     import torch
 
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    output = torch.empty_like(query)  # as the heads of a position lie in memory: side by side
-    query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
+    num_rows, num_queries, num_heads, _ = query.shape
+    query, key, value = (
+        x.transpose(1, 2).reshape(num_rows * num_heads, *x.shape[1::2])
+        for x in (query * scale, key, value)
+    )  # (B * N, Q or K, H)
     bias = torch.where(mask, 0.0, MASKED).to(query.dtype)  # filling in takes four times as long
-    num_rows, num_heads, num_queries, _ = query.shape
-    per_head = num_queries * key.shape[2]
-    rows = max(1, BLOCK_ELEMENTS // (num_heads * per_head))
+    output = torch.empty_like(query)
+    heads, rows = _block_size(num_heads, num_queries * key.shape[1])
+    for start in range(0, num_rows * num_heads, heads * rows):
+        block = slice(start, start + heads * rows)
+        row = start // num_heads
+        logits = torch.bmm(query[block], key[block].mT)
+        logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows])
+        torch.bmm(torch.softmax(logits, dim=-1), value[block], out=output[block])
+    return output.view(num_rows, num_heads, num_queries, -1).transpose(1, 2)
+
+
+def _block_size(num_heads, per_head):
+    """Return how many heads of how many rows attend at a time: part of a row, or whole ones."""
     heads = max(1, min(num_heads, BLOCK_ELEMENTS // per_head))
-    for row in range(0, num_rows, rows):
-        for head in range(0, num_heads, heads):
-            block = slice(row, row + rows), slice(head, head + heads)
-            logits = torch.matmul(query[block], key[block].mT).add_(bias[block[0]])
-            output[block] = torch.matmul(torch.softmax(logits, dim=-1), value[block])
-    return output.transpose(1, 2)
+    while num_heads % heads:
+        heads -= 1
+    return heads, max(1, BLOCK_ELEMENTS // (num_heads * per_head))
