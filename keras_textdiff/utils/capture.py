@@ -57,6 +57,8 @@ class _Captured:
         if torch.is_grad_enabled() or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return self.function(*arguments)
         weights = [variable._value for variable in self.model.variables]
+        if any(weight.is_inference() for weight in weights):  # their changes are not counted
+            return self.function(*arguments)
         if len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights)):
             self.forget(weights)
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)

@@ -5,7 +5,9 @@ largest result of a call, its logits, is hundreds of megabytes that the system h
 page; a recording writes them where the last ones were, once these are no longer in use.
 """
 
+import dataclasses
 import operator
+from collections.abc import Callable
 
 LARGEST_PACKED = 2**30  # bytes of weights that a function's recordings keep a second time
 SMALLEST_REUSED, LARGEST_REUSED = 2**23, 2**28  # bytes of a result
@@ -149,18 +151,31 @@ def _constants(graph_module):
         if node.op == "get_attr":
             value = operator.attrgetter(node.target)(graph_module)
             found[node] = (id(value), lambda value=value: value)
-        elif node.op == "call_function" and node.all_input_nodes:
-            if all(source in found for source in node.all_input_nodes):
+        elif node.op == "call_function":
+            sources = node.all_input_nodes
+            if sources and all(source in found for source in sources):
                 found[node] = _computed(node, found)
     return found
 
 
 def _computed(node, found):
-    from torch.fx.node import map_arg
+    from torch.fx.node import map_aggregate, map_arg
+
+    arguments = node.args, node.kwargs
+    key = repr((node.target, map_arg(arguments, lambda source: found[source][0])))
+    # The graph changes later: functions take the place of its nodes now.
+    arguments = map_arg(arguments, lambda source: _Deferred(found[source][1]))
+    target = node.target
 
     def evaluate():
-        arguments = map_arg((node.args, node.kwargs), lambda source: found[source][1]())
-        return node.target(*arguments[0], **arguments[1])
+        args, kwargs = map_aggregate(
+            arguments, lambda x: x.evaluate() if isinstance(x, _Deferred) else x
+        )
+        return target(*args, **kwargs)
 
-    key = repr((node.target, map_arg((node.args, node.kwargs), lambda source: found[source][0])))
     return key, evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deferred:
+    evaluate: Callable
