@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_textdiff.data.batches import ENCODER_KEYS
+from keras_textdiff.samplers.shrinking import run_shrinking, shrink_factor
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.categorical import draw, log_probability, log_total
@@ -116,38 +117,19 @@ class Sampler(abc.ABC):
             ValueError: where the model returned NaN or infinite logits, naming the step.
         """
         num_canvases = self.num_canvases
-
-        @functools.partial(capture, model)
-        def denoise(canvas, others, context):
-            hidden_states = model.hidden_states({**others, "token_ids": canvas}, context=context)
-            return model.backbone.logits(hidden_states)
-
-        def function(inputs):
-            # Once per prompt; its canvases, and all steps, share it.
-            context = tree.map_structure(
-                lambda x: ops.repeat(x, num_canvases, axis=0), model.backbone.encode(inputs)
-            )
-
-            others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
-
-            def denoiser(canvas):
-                return denoise(canvas, others, context)
-
-            return self.run(denoiser, inputs, return_trajectory)
-
-        config = json.dumps(registration.serialize(self), sort_keys=True)
-        function = compiled.get((config, return_trajectory), model, function)
+        key, function = self._compiled_loop(model, compiled, return_trajectory)
         keys = canvas_keys(rows, num_canvases)
         num_rows, length = rows["token_ids"].shape
         parts = []
         for start in range(0, num_rows, batch_size):
-            part = {}
-            for name, value in rows.items():
-                value = value[start : start + batch_size]
-                repeated = 1 if name in ENCODER_KEYS else num_canvases
-                part[name] = np.repeat(value, repeated, axis=0)
+            part = {name: value[start : start + batch_size] for name, value in rows.items()}
             part_keys = keys[start * num_canvases : (start + batch_size) * num_canvases]
-            outputs = function(self.make_canvases(part, part_keys, model.backbone, seed))
+            factor = 0
+            if not return_trajectory:
+                factor = shrink_factor(compiled.num_calls(key), self.stop_when_unchanged)
+            part = self._canvas_rows(part)
+            inputs = self.make_canvases(part, part_keys, model.backbone, seed)
+            outputs = run_shrinking(function, inputs, self.num_denoising_steps, factor)
             failed_step = int(outputs.pop("failed_step"))
             if failed_step >= 0:
                 raise ValueError(
@@ -173,6 +155,54 @@ class Sampler(abc.ABC):
                 num_steps=outputs["num_steps"],
             )
         return outputs["token_ids"][:, :length], trajectory
+
+    def compile(self, model, rows, *, compiled):
+        """Compile the loop for prompts of these shapes, by running none of its steps.
+
+        Args:
+            model: `DiffusionLM`.
+            rows: dict of arrays, see `generate`.
+            compiled: `CompiledFunctions`.
+        """
+        _, function = self._compiled_loop(model, compiled)
+        keys = canvas_keys(rows, self.num_canvases)
+        inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
+        last = np.int32(self.num_denoising_steps)
+        function({**inputs, "first_step": last, "resting_rows": np.int32(0)})
+
+    def _compiled_loop(self, model, compiled, return_trajectory=False):
+        """Return the key of the loop in `compiled`, and the loop."""
+
+        @functools.partial(capture, model)
+        def denoise(canvas, others, context):
+            hidden_states = model.hidden_states({**others, "token_ids": canvas}, context=context)
+            return model.backbone.logits(hidden_states)
+
+        def function(inputs):
+            # Once per prompt; its canvases, and all steps, share it.
+            num_rows = inputs["token_ids"].shape[0]
+            context = tree.map_structure(
+                lambda x: ops.repeat(x, num_rows // x.shape[0], axis=0),
+                model.backbone.encode(inputs),
+            )
+
+            others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
+
+            def denoiser(canvas):
+                return denoise(canvas, others, context)
+
+            return self.run(denoiser, inputs, return_trajectory)
+
+        config = json.dumps(registration.serialize(self), sort_keys=True)
+        key = (config, return_trajectory)
+        return key, compiled.get(key, model, function)
+
+    def _canvas_rows(self, rows):
+        """Return prompts' arrays with a row per canvas, but for what an encoder reads."""
+        return {
+            name: value if name in ENCODER_KEYS else np.repeat(value, self.num_canvases, axis=0)
+            for name, value in rows.items()
+        }
 
     def make_canvases(self, rows, keys, backbone, seed):
         """Fill target positions with noise, and draw the noise of the loop.
@@ -237,14 +267,16 @@ class Sampler(abc.ABC):
 
         Args:
             denoiser: callable from int `(R, L)` to logits `(R, L, V)`.
-            inputs: dict of "token_ids" int `(R, L)`, prefix and initial canvas; "target_mask"
-                bool `(R, L)`; and the arrays of `draw_noise`.
+            inputs: dict of "token_ids" int `(R, L)`, prefix and canvas; "target_mask" bool
+                `(R, L)`; the arrays of `draw_noise`; and, where not all of the loop is run,
+                ints "first_step", and "resting_rows": the loop ends once so few rows go on.
             return_trajectory: bool, whether all canvases are kept.
 
         Returns:
             Dict of "token_ids" `(R, L)`; "scores" `(R,)`, the mean log-probability of the
             tokens fed to each row's last step under the logits it returned (the paper's model
             score, nats per token); "num_steps" `(R,)`, denoiser steps each row took part in;
+            "active" `(R,)`, whether a row would go on, and "step", with which;
             "failed_step", the first step with NaN or infinite logits, or -1; and with
             `return_trajectory`, "canvases" `(S + 1, R, L)` and "confidences" `(S, R, L)`, which
             are 1 on prefix positions and 0 after a row has stopped.
@@ -261,8 +293,13 @@ class Sampler(abc.ABC):
             canvases = ops.repeat(canvas[None], steps + 1, axis=0)
             trajectory = (canvases, ops.zeros_like(canvases[:-1], dtype="float32"))
 
+        resting_rows = ops.cast(inputs.get("resting_rows", 0), "int32")
+
         def condition(step, canvas, active, scores, num_steps, failed_step, trajectory):
-            return ops.logical_and(ops.any(active), failed_step < 0)
+            enough = ops.sum(ops.cast(active, "int32")) > resting_rows
+            return ops.logical_and(
+                ops.logical_and(enough, step < self.num_denoising_steps), failed_step < 0
+            )
 
         def body(step, canvas, active, scores, num_steps, failed_step, trajectory):
             logits = denoiser(canvas)
@@ -298,18 +335,19 @@ class Sampler(abc.ABC):
                 trajectory = (canvases, confidences)
             return step + 1, updated, active, scores, num_steps, failed_step, trajectory
 
-        start = ops.convert_to_tensor(0, dtype="int32")
+        start = ops.cast(inputs.get("first_step", 0), "int32")
         failed_step = ops.convert_to_tensor(-1, dtype="int32")
-        _, canvas, _, scores, num_steps, failed_step, trajectory = while_loop(
+        step, canvas, active, scores, num_steps, failed_step, trajectory = while_loop(
             condition,
             body,
             (start, canvas, active, scores, num_steps, failed_step, trajectory),
-            maximum_iterations=self.num_denoising_steps,
         )
         outputs = {
             "token_ids": canvas,
             "scores": scores,
             "num_steps": num_steps,
+            "active": active,
+            "step": step,
             "failed_step": failed_step,
         }
         if return_trajectory:

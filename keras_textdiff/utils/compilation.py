@@ -8,13 +8,13 @@ from keras import ops, tree
 from keras_textdiff.utils.processes import on_all_devices, split_rows
 
 
-def while_loop(condition, body, loop_vars, maximum_iterations=None):
+def while_loop(condition, body, loop_vars):
     """Run `body` while `condition` holds: compiled on jax and tensorflow, plain on torch.
 
     Variables read in `body` must not be written there, and no random state may live in it:
     noise is an input.
     """
-    return ops.while_loop(condition, body, loop_vars, maximum_iterations=maximum_iterations)
+    return ops.while_loop(condition, body, loop_vars)
 
 
 def compile_function(model, function):
@@ -84,13 +84,25 @@ class CompiledFunctions:
 
     def __init__(self):
         self._functions = {}
+        self._num_calls = {}
 
     def get(self, key, model, function):
         """Return the compiled `function`, compiling it at the first call with `key`."""
         if key not in self._functions:
-            self._functions[key] = compile_function(model, function)
+            compiled = compile_function(model, function)
+
+            def counted(inputs):
+                self._num_calls[key] = self.num_calls(key) + 1
+                return compiled(inputs)
+
+            self._functions[key] = counted
         return self._functions[key]
+
+    def num_calls(self, key):
+        """Return how often the function of a key has been called."""
+        return self._num_calls.get(key, 0)
 
     def clear(self):
         """Forget all functions, where weights or options have changed shape."""
         self._functions.clear()
+        self._num_calls.clear()

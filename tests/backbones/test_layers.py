@@ -1,7 +1,9 @@
 import math
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_textdiff.backbones.layers.cross_attention import CrossAttention
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
@@ -17,6 +19,24 @@ from tests.tiny import to_numpy
 X = np.random.default_rng(0).normal(size=(2, 6, 16)).astype("float32")
 MASK = np.tri(6, dtype=bool)[None, None].repeat(2, axis=0)
 BIAS = np.random.default_rng(1).normal(size=(1, 4, 6, 6)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", ["rms", "rms_unit_offset", "layer"])
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
+def test_normalization_is_computed_in_float32(kind, policy):
+    import ml_dtypes
+
+    # Around 100, in steps that bfloat16 knows: a mean or a square in bfloat16 would be far off.
+    x = (100 + np.round(4 * X) / 2).astype(ml_dtypes.bfloat16).astype("float32")
+    layer = FeatureNormalization(kind, 1e-5, dtype=policy)
+    layer.build(x.shape)
+    layer.scale.assign(1.5 + np.arange(16) / 16)
+    expected = x - x.mean(-1, keepdims=True) if kind == "layer" else x
+    expected = expected / np.sqrt((expected**2).mean(-1, keepdims=True) + 1e-5)
+    expected = expected * (1.5 + np.arange(16) / 16 + (kind == "rms_unit_offset"))
+    outputs = layer(ops.cast(x, "bfloat16"))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    np.testing.assert_allclose(to_numpy(outputs).astype("float32"), expected, rtol=2**-8)
 
 
 @pytest.mark.parametrize(

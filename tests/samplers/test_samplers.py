@@ -200,10 +200,8 @@ def test_the_step_of_nan_logits_is_reported(bad_step):
     # Run uncompiled step by step: a compiled loop traces its body once.
     module = sys.modules["keras_textdiff.samplers.sampler"]
 
-    def python_loop(condition, body, loop_vars, maximum_iterations=None):
-        for _ in range(maximum_iterations):
-            if not bool(to_numpy(condition(*loop_vars))):
-                break
+    def python_loop(condition, body, loop_vars):
+        while bool(to_numpy(condition(*loop_vars))):
             loop_vars = body(*loop_vars)
         return loop_vars
 

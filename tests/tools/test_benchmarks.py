@@ -8,6 +8,7 @@ import sys
 
 import cross_entropy_memory
 import denoiser
+import early_stopping
 import generation
 import harness
 import keras
@@ -19,12 +20,19 @@ import training_step
 
 FOLDER = pathlib.Path(harness.__file__).parent
 BACKEND = keras.config.backend()
+
+
+def _right(row, kind):
+    return row["share_of_right_tokens"][f"{BACKEND}: {kind}"]
+
+
 COMPARED = {
     denoiser: lambda row: row["largest_relative_differences"].values(),
     generation: lambda row: [1 - share for share in row["share_of_equal_tokens"].values()],
     training_step: lambda row: [row["largest_relative_difference_of_losses"]],
     cross_entropy_memory: lambda row: [row["largest_relative_difference_of_losses"]],
     sampling: lambda row: [row["share_of_tokens_drawn_otherwise"]],
+    early_stopping: lambda row: [abs(_right(row, "keras_hub") - _right(row, "causal_lm"))],
     load_time: lambda row: [row["largest_relative_difference"]],
 }
 
@@ -44,6 +52,19 @@ def test_report(module, tmp_path):
     if hasattr(module, "draw"):
         module.draw(report, tmp_path / "curves.png")
         assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.backend_free  # with one of them: training takes 20 seconds
+def test_a_reciter_is_trained_once(tmp_path):
+    # A row of 12 tokens has 4 to learn: enough steps for any model.
+    options = {"backends": [BACKEND], "folder": str(tmp_path), "length": 12, "steps": 8}
+    options |= {"ar_steps": 400, "diffusion_steps": 400}
+    first = harness.run_locally(early_stopping, **options)
+    second = harness.run_locally(early_stopping, **options)
+    assert first["losses"] == second["losses"] and max(first["losses"].values()) < 0.5
+    (row,) = first["rows"]
+    assert set(row["share_of_right_tokens"].values()) == {1.0}
+    assert all(1 < steps < 8 for steps in row["num_steps"][BACKEND])
 
 
 def test_other_outputs_are_not_timed(monkeypatch):

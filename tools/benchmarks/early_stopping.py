@@ -125,7 +125,12 @@ def train(options):
             )
         )
         history = model.fit(
-            **data, batch_size=options["texts"], epochs=num_steps, verbose=0, callbacks=[log]
+            **data,
+            batch_size=options["texts"],
+            epochs=num_steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[log],
         )
         return history.history["loss"][-1]
 

@@ -1,6 +1,6 @@
 """Run all benchmarks, or those named, and say which bars are met.
 
-    python tools/benchmarks/run_all.py --output=results                  # all; an hour or more
+    python tools/benchmarks/run_all.py --output=results                  # all; two hours or more
     python tools/benchmarks/run_all.py --output=results sampling denoiser
     python tools/benchmarks/run_all.py --output=results --tiny           # only that they run
     python tools/benchmarks/run_all.py --output=results --summary        # of what is there
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "cross_entropy_memory": [],
     "load_time": [],
     "generation": ["--lengths=128,512"],
+    "early_stopping": [],
 }
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_textdiff.utils.layer_norm import torch_layer_norm
 from keras_textdiff.utils.registration import register
 
 NORMALIZATIONS = ("rms", "rms_unit_offset", "layer")
@@ -43,16 +44,16 @@ class FeatureNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         """Return the normalized inputs in the layer's compute dtype."""
-        x = ops.cast(inputs, "float32")
         scale = ops.cast(self.scale, "float32")
         scale = 1.0 + scale if self.kind == "rms_unit_offset" else scale
         bias = ops.cast(self.bias, "float32") if self.kind == "layer" else None
         if keras.config.backend() == "torch":  # one kernel; the others fuse what is written here
             if self.kind == "layer":
-                x = ops.layer_normalization(x, scale, bias, epsilon=self.epsilon)
+                x = torch_layer_norm(inputs, scale, bias, self.epsilon)
             else:
-                x = ops.rms_normalization(x, scale, epsilon=self.epsilon)
+                x = ops.rms_normalization(ops.cast(inputs, "float32"), scale, epsilon=self.epsilon)
             return ops.cast(x, self.compute_dtype)
+        x = ops.cast(inputs, "float32")
         if self.kind == "layer":
             x = x - ops.mean(x, axis=-1, keepdims=True)
         x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon) * scale
