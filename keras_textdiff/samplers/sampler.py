@@ -13,12 +13,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_textdiff.data.batches import ENCODER_KEYS
-from keras_textdiff.samplers.shrinking import run_shrinking, shrink_factor
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.categorical import draw, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
+from keras_textdiff.utils.shrinking import run_shrinking, shrink_factor
 
 LENGTH_BUCKET = 64  # rows are padded to a multiple, so that a new length seldom recompiles
 

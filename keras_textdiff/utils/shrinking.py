@@ -6,8 +6,6 @@ Shapes: R rows, L length, S denoising steps, P length of an encoder's rows.
 import keras
 import numpy as np
 
-from keras_textdiff.data.batches import ENCODER_KEYS
-
 CALLS_BEFORE_SHRINKING = 8  # where a smaller batch is compiled first
 
 
@@ -75,9 +73,9 @@ def _take(inputs, rows, size):
     filled = np.resize(rows, size)  # repeats them
     taken = {}
     for name, value in inputs.items():
-        if name in ENCODER_KEYS:
-            value = np.repeat(value, num_rows // len(value), axis=0)
-        is_noise = value.ndim == 3
-        taken[name] = np.take(value, filled, axis=1 if is_noise else 0)
+        if value.ndim == 3:  # noise
+            taken[name] = value[:, filled]
+        else:
+            taken[name] = np.repeat(value, num_rows // len(value), axis=0)[filled]
     taken["target_mask"] = taken["target_mask"] & (np.arange(size) < len(rows))[:, None]
     return taken

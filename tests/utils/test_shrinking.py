@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_textdiff.samplers import SundaeSampler, sampler, shrinking
-from keras_textdiff.samplers.shrinking import (
+from keras_textdiff.samplers import SundaeSampler, sampler
+from keras_textdiff.utils import shrinking
+from keras_textdiff.utils.shrinking import (
     CALLS_BEFORE_SHRINKING,
     run_shrinking,
     shrink_factor,
