@@ -12,7 +12,16 @@ PART_ELEMENTS = 2**21  # logits that torch works on at a time: 8 MiB in float32,
 
 def log_total(logits):
     """Return the logarithm of the sum of exponentials, float32 `(...)` of logits `(..., V)`."""
-    return _by_rows(lambda rows: ops.logsumexp(ops.cast(rows, "float32"), axis=-1), logits)
+    return _by_rows(_log_total_of_rows, logits)
+
+
+def _log_total_of_rows(rows):
+    rows = ops.cast(rows, "float32")
+    if keras.config.backend() == "torch":  # which has one kernel for this, and four for the sum
+        import torch
+
+        return torch.amax(rows, -1) - torch.amax(torch.log_softmax(rows, -1), -1)
+    return ops.logsumexp(rows, axis=-1)
 
 
 def log_probability(logits, log_totals, indices):
@@ -100,7 +109,7 @@ def categorical_from_uniform(logits, uniforms):
     logits = ops.cast(logits, "float32")
     vocabulary_size = logits.shape[-1]
     groups = -(-vocabulary_size // GROUP)
-    masses = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))  # (N, V)
+    masses = _masses(logits)  # (N, V)
     masses = ops.pad(masses, [[0, 0], [0, groups * GROUP - vocabulary_size]])
     masses = ops.reshape(masses, (-1, groups, GROUP))
     totals = ops.cumsum(ops.sum(masses, axis=-1), axis=-1)  # (N, G)
@@ -119,3 +128,12 @@ def categorical_from_uniform(logits, uniforms):
     last = GROUP - 1 - ops.argmax(ops.cast(ops.flip(chosen, axis=-1) > 0, "int32"), axis=-1)
     position = ops.minimum(position, ops.cast(last, "int32"))
     return group * GROUP + position
+
+
+def _masses(logits):
+    """Return what is proportional to probabilities."""
+    if keras.config.backend() == "torch":  # one kernel
+        import torch
+
+        return torch.softmax(logits, -1)
+    return ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
