@@ -124,9 +124,8 @@ class Sampler(abc.ABC):
         for start in range(0, num_rows, batch_size):
             part = {name: value[start : start + batch_size] for name, value in rows.items()}
             part_keys = keys[start * num_canvases : (start + batch_size) * num_canvases]
-            factor = 0
-            if not return_trajectory:
-                factor = shrink_factor(compiled.num_calls(key), self.stop_when_unchanged)
+            stops = self.stop_when_unchanged and not return_trajectory
+            factor = shrink_factor(compiled.num_calls(key), stops)
             part = self._canvas_rows(part)
             inputs = self.make_canvases(part, part_keys, model.backbone, seed)
             outputs = run_shrinking(function, inputs, self.num_denoising_steps, factor)

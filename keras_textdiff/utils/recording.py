@@ -29,12 +29,11 @@ class PackedWeights:
             num_rows: int, rows that it is multiplied with.
         """
         if key not in self._weights:
-            weight = evaluate()
-            self._num_bytes += weight.nbytes
-            if self._num_bytes > LARGEST_PACKED:
-                self._num_bytes -= weight.nbytes
+            weight = _PackedWeight(evaluate, num_rows)
+            if self._num_bytes + weight.num_bytes > LARGEST_PACKED:
                 return None
-            self._weights[key] = _PackedWeight(evaluate, num_rows)
+            self._num_bytes += weight.num_bytes
+            self._weights[key] = weight
         return self._weights[key]
 
     def refresh(self):
@@ -54,6 +53,7 @@ class _PackedWeight:
 
         with torch.no_grad():
             weight = self.evaluate().detach().contiguous()
+            self.num_bytes = weight.nbytes
             self.tensor = torch.ops.mkldnn._reorder_linear_weight(weight, self.num_rows)
 
     def product(self, rows, *others):

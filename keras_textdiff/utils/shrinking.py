@@ -9,7 +9,7 @@ import numpy as np
 CALLS_BEFORE_SHRINKING = 8  # where a smaller batch is compiled first
 
 
-def shrink_factor(num_calls, stop_when_unchanged):
+def shrink_factor(num_calls, stops):
     """Return by what a batch is divided once so few rows go on; 0 where it never is.
 
     torch, which does not compile, halves it. On jax and tensorflow it takes a quarter, so that
@@ -17,9 +17,9 @@ def shrink_factor(num_calls, stop_when_unchanged):
 
     Args:
         num_calls: int, how often the loop has run before.
-        stop_when_unchanged: bool, whether rows stop at all.
+        stops: bool, whether rows stop, and may be left out then.
     """
-    if not stop_when_unchanged or keras.distribution.distribution() is not None:
+    if not stops or keras.distribution.distribution() is not None:
         return 0
     if keras.config.backend() == "torch":
         return 2

@@ -179,15 +179,8 @@ def cases(options):
     def make_ar(kind, dtype):
         import keras_hub
 
-        import keras_textdiff
-
         backbone = keras_hub.models.Backbone.from_preset(str(folder / "keras_hub"), dtype=dtype)
-        if kind == "keras_hub":
-            model = keras_hub.models.GPT2CausalLM(backbone)
-        else:
-            convert = keras_textdiff.transfer.convert_backbone
-            model = keras_textdiff.models.CausalLM(convert(backbone, attention="causal"))
-        model.compile(sampler="greedy", jit_compile=jit_compile)
+        model = gpt2.causal_lm(kind, backbone, jit_compile)
 
         def write(prompt):
             return model.generate(dict(prompt), stop_token_ids=None)["token_ids"]

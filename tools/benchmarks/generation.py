@@ -55,17 +55,8 @@ def cases(options):
         }
 
     def make_ar(kind, dtype, length):
-        import keras_hub
-
-        import keras_textdiff
-
         hub = gpt2.hub_backbone(options["size"], num_positions=length, dtype=dtype)
-        if kind == "keras_hub":
-            model = keras_hub.models.GPT2CausalLM(hub)
-        else:
-            convert = keras_textdiff.transfer.convert_backbone
-            model = keras_textdiff.models.CausalLM(convert(hub, attention="causal"))
-        model.compile(sampler="greedy", jit_compile=jit_compile)
+        model = gpt2.causal_lm(kind, hub, jit_compile)
         return lambda: model.generate(prompt(length), stop_token_ids=None)["token_ids"]
 
     @functools.lru_cache(maxsize=1)

@@ -85,6 +85,21 @@ def hub_backbone(size, num_positions=1024, dtype="float32", **changes):
     return backbone
 
 
+def causal_lm(kind, backbone, jit_compile):
+    """Return an AR model of KerasHub's backbone, greedy: "keras_hub", or ours, "causal_lm"."""
+    import keras_hub
+
+    import keras_textdiff
+
+    if kind == "keras_hub":
+        model = keras_hub.models.GPT2CausalLM(backbone)
+    else:
+        convert = keras_textdiff.transfer.convert_backbone
+        model = keras_textdiff.models.CausalLM(convert(backbone, attention="causal"))
+    model.compile(sampler="greedy", jit_compile=jit_compile)
+    return model
+
+
 def token_ids(size, rows, length, seed=0):
     """Return random token ids, int32 `(R, L)`."""
     rng = np.random.default_rng(seed)
