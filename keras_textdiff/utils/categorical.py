@@ -6,13 +6,14 @@ Shapes: N positions, V vocabulary, G groups.
 import keras
 from keras import ops
 
+from keras_textdiff.utils.row_blocks import by_row_blocks, on_cpu
+
 GROUP = 256
-PART_ELEMENTS = 2**21  # logits that torch works on at a time: 8 MiB in float32, which caches hold
 
 
 def log_total(logits):
     """Return the logarithm of the sum of exponentials, float32 `(...)` of logits `(..., V)`."""
-    return _by_rows(_log_total_of_rows, logits)
+    return by_row_blocks(_log_total_of_rows, "float32", logits)
 
 
 def _log_total_of_rows(rows):
@@ -21,7 +22,8 @@ def _log_total_of_rows(rows):
         import torch
 
         return torch.amax(rows, -1) - torch.amax(torch.log_softmax(rows, -1), -1)
-    return ops.logsumexp(rows, axis=-1)
+    largest = ops.max(rows, axis=-1)
+    return largest + ops.log(_sum(ops.exp(rows - largest[:, None])))
 
 
 def log_probability(logits, log_totals, indices):
@@ -53,36 +55,20 @@ def draw(logits, uniforms, temperature):
     def draw_rows(rows, uniforms):
         return categorical_from_uniform(ops.cast(rows, "float32") / temperature, uniforms)
 
-    return _by_rows(draw_rows, logits, uniforms)
-
-
-def _by_rows(function, logits, *arrays):
-    """Apply a function of logits `(N, V)` and arrays `(N,)` that returns `(N,)` to more axes.
-
-    torch runs operation by operation; on CPU part by part, so that caches hold what they make.
-    """
-    shape = ops.shape(logits)[:-1]
-    logits = ops.reshape(logits, (-1, logits.shape[-1]))
-    arrays = [ops.reshape(array, (-1,)) for array in arrays]
-    if keras.config.backend() == "torch" and logits.device.type == "cpu":
-        import torch
-
-        size = max(1, PART_ELEMENTS // logits.shape[-1])
-        parts = zip(*(torch.split(array, size) for array in (logits, *arrays)), strict=True)
-        return ops.reshape(torch.cat([function(*part) for part in parts]), shape)
-    return ops.reshape(function(logits, *arrays), shape)
+    return by_row_blocks(draw_rows, "int32", logits, uniforms)
 
 
 def most_likely(logits):
-    """Return the index of the largest logit, int32 `(...)` of `(..., V)`; the first where equal.
+    """Return the index of the largest logit, int32 `(...)` of `(..., V)`; the first where equal."""
+    return by_row_blocks(_most_likely_of_rows, "int32", logits)
 
-    On jax two reductions replace argmax, which XLA runs on one CPU core without vector
-    instructions.
-    """
+
+def _most_likely_of_rows(rows):
+    """On jax two reductions replace argmax, which XLA runs without vector instructions on CPU."""
     if keras.config.backend() != "jax":
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
-    vocabulary_size = logits.shape[-1]
-    is_largest = logits == ops.max(logits, axis=-1, keepdims=True)
+        return ops.cast(ops.argmax(rows, axis=-1), "int32")
+    vocabulary_size = rows.shape[-1]
+    is_largest = rows == ops.max(rows, axis=-1, keepdims=True)
     index = ops.where(is_largest, ops.arange(vocabulary_size, dtype="int32"), vocabulary_size)
     # NaN equals nothing: stay inside the vocabulary.
     return ops.minimum(ops.min(index, axis=-1), vocabulary_size - 1)
@@ -112,7 +98,7 @@ def categorical_from_uniform(logits, uniforms):
     masses = _masses(logits)  # (N, V)
     masses = ops.pad(masses, [[0, 0], [0, groups * GROUP - vocabulary_size]])
     masses = ops.reshape(masses, (-1, groups, GROUP))
-    totals = ops.cumsum(ops.sum(masses, axis=-1), axis=-1)  # (N, G)
+    totals = ops.cumsum(_sum(masses), axis=-1)  # (N, G)
     threshold = uniforms[:, None] * totals[:, -1:]  # (N, 1)
     # The last group holds any threshold that rounding puts past the end.
     group = ops.sum(ops.cast(totals[:, :-1] <= threshold, "int32"), axis=-1)  # (N,)
@@ -131,9 +117,24 @@ def categorical_from_uniform(logits, uniforms):
 
 
 def _masses(logits):
-    """Return what is proportional to probabilities."""
-    if keras.config.backend() == "torch":  # one kernel
+    """Return what is proportional to probabilities: softmax where a backend has a kernel for it."""
+    if keras.config.backend() == "torch":
         import torch
 
         return torch.softmax(logits, -1)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.softmax(logits)
     return ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
+
+
+def _sum(x):
+    """Return the sums over the last axis.
+
+    Where XLA sums what it has just computed on CPU, it does both without vector instructions, on
+    one core; not so before a product.
+    """
+    if keras.config.backend() == "jax" and on_cpu(x):
+        return ops.matmul(x, ops.ones((x.shape[-1],), x.dtype))
+    return ops.sum(x, axis=-1)

@@ -1,0 +1,101 @@
+"""The one place that knows how each backend works through many logits fastest.
+
+Shapes: N rows, V vocabulary.
+"""
+
+import keras
+from keras import ops
+
+BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MiB in float32, which caches hold
+
+
+def by_row_blocks(function, dtype, logits, *arrays):
+    """Return `function` of all rows; on CPU, block by block, so that caches hold what it makes.
+
+    Args:
+        function: callable from logits `(N, V)` and arrays `(N,)` to an array `(N,)`, each row's
+            result its own. Logits come in float32, or in their dtype.
+        dtype: string, of the result.
+        logits: float tensor `(..., V)`.
+        *arrays: tensors `(...)`.
+
+    Returns:
+        Tensor `(...)`.
+    """
+    shape = ops.shape(logits)[:-1]
+    logits = ops.reshape(logits, (-1, logits.shape[-1]))
+    arrays = [ops.reshape(array, (-1,)) for array in arrays]
+    run = {"jax": _jax_blocks, "tensorflow": _tensorflow_blocks, "torch": _torch_blocks}
+    size = _block_size(logits)
+    if size is None:
+        return ops.reshape(function(logits, *arrays), shape)
+    blocks = run[keras.config.backend()](function, dtype, size, [logits, *arrays])
+    return ops.reshape(blocks, shape)
+
+
+def on_cpu(tensor):
+    """Return whether a tensor, which jax and tensorflow may know by its shape only, is on CPU."""
+    backend = keras.config.backend()
+    if backend == "torch":
+        return tensor.device.type == "cpu"
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    import tensorflow as tf
+
+    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def _block_size(logits):
+    """Return how many rows one block has, a divisor of theirs; None for all of them at once."""
+    num_rows, vocabulary_size = logits.shape
+    most = max(1, BLOCK_ELEMENTS // vocabulary_size)
+    if num_rows is None or num_rows <= most:
+        return None
+    # Rows split over devices stay where they are.
+    if keras.distribution.distribution() is not None or not on_cpu(logits):
+        return None
+    size = next(size for size in range(most, 0, -1) if num_rows % size == 0)
+    return size if 4 * size >= most else None
+
+
+def _torch_blocks(function, dtype, size, tensors):
+    import torch
+
+    blocks = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+    return torch.cat([function(*block) for block in blocks])
+
+
+def _tensorflow_blocks(function, dtype, size, tensors):
+    import tensorflow as tf
+
+    @tf.autograph.experimental.do_not_convert
+    def run(block):
+        return function(*block)
+
+    blocks = tuple(tf.reshape(x, (-1, size, *x.shape[1:])) for x in tensors)
+    result = tf.TensorSpec((size,), dtype)
+    return tf.map_fn(run, blocks, fn_output_signature=result, parallel_iterations=2)
+
+
+def _jax_blocks(function, dtype, size, tensors):
+    """Loop with XLA, which would turn all of a bfloat16 array into float32 before it is sliced.
+
+    Its bits are not: they are sliced, and become float32 in the block.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    logits, *others = tensors
+    as_bits = logits.dtype == jnp.bfloat16
+    if as_bits:
+        logits = jax.lax.bitcast_convert_type(logits, jnp.uint16)
+
+    def run(block):
+        rows, *arrays = block
+        if as_bits:
+            rows = jax.lax.bitcast_convert_type(rows.astype(jnp.uint32) << 16, jnp.float32)
+        return function(rows, *arrays)
+
+    return jax.lax.map(run, tuple(x.reshape(-1, size, *x.shape[1:]) for x in (logits, *others)))
