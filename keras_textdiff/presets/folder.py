@@ -1,5 +1,7 @@
 """The files of a preset: regular, inside their folder, as they were saved, and readable."""
 
+import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
@@ -32,6 +34,7 @@ MAXIMUM_INDEX_BYTES = 64 * 2**20
 MAXIMUM_VOCABULARY_BYTES = 256 * 2**20
 MAXIMUM_JSON_DEPTH = 32
 MAXIMUM_INTEGER = 2**53
+HASHED_BYTES = 2**25  # at a time: large, because between two parts a thread waits for its turn
 
 
 class PresetFolder:
@@ -161,11 +164,25 @@ class PresetFolder:
             raise ValueError(f"{path}: must hold a JSON object. Got {type(value).__name__}.")
         return value
 
-    def check_checksums(self, include_weights=True):
+    @contextlib.contextmanager
+    def checking_weights(self):
+        """Compare the weights with "checksums.json" while the context runs, in a thread.
+
+        Raises:
+            ValueError: at the end, see `check_checksums`; it goes before what the context raised.
+        """
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            check = pool.submit(self.check_checksums, weights=True)
+            try:
+                yield
+            finally:
+                check.result()
+
+    def check_checksums(self, weights=None):
         """Compare the files with "checksums.json", where there is one.
 
         Args:
-            include_weights: bool, whether weights are compared too.
+            weights: bool, whether weights are compared, or all other files; None for both.
 
         Raises:
             ValueError: for a file that differs, is missing, or is not listed.
@@ -179,7 +196,7 @@ class PresetFolder:
             if PRESET_FILE.fullmatch(name) and name != CHECKSUMS_FILE and name not in expected:
                 raise ValueError(f"{self.describe(name)} is not listed in {source}. {fix}")
         for name, checksum in expected.items():
-            if WEIGHTS.fullmatch(name) and not include_weights:
+            if weights is not None and weights != bool(WEIGHTS.fullmatch(name)):
                 continue
             found = file_checksum(self.path(name, source=CHECKSUMS_FILE))
             if found != checksum:
@@ -191,8 +208,11 @@ class PresetFolder:
 
 def file_checksum(path):
     """Return the sha256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, buffer = hashlib.sha256(), bytearray(HASHED_BYTES)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
 
 
 def _unique_keys(pairs):

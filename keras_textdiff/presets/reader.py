@@ -6,6 +6,7 @@ The classes that may be built are passed in by the rooms above.
 import keras
 import keras_hub
 
+from keras_textdiff.presets import weights
 from keras_textdiff.presets.folder import (
     CONFIG_FILE,
     PREPROCESSOR_FILE,
@@ -28,7 +29,7 @@ from keras_textdiff.presets.schema import (
     constructor_arguments,
     unknown_name,
 )
-from keras_textdiff.presets.weights import assign_weights, check_weights_files
+from keras_textdiff.utils.weights_follow import weights_follow
 
 
 def load_task(
@@ -64,7 +65,7 @@ def load_task(
         The task.
 
     Raises:
-        ValueError: before anything is built, for whatever is wrong with the preset.
+        ValueError: before any weight is loaded, for whatever is wrong with the preset.
     """
     folder = PresetFolder(handle)
     backbone = _read_backbone(folder, backbone_classes, dtype, maximum_gigabytes)
@@ -81,7 +82,7 @@ def load_task(
         preprocessor = _read_preprocessor(
             folder, task, task.cls.preprocessor_cls, preprocessor_classes
         )
-    _check_files(folder, load_weights)
+    folder.check_checksums(weights=False)
     if preprocessor is not None:
         preprocessor = build_preprocessor(folder, preprocessor, vocabulary_size)
     backbone = _build_backbone(folder, backbone, load_weights)
@@ -116,7 +117,7 @@ def load_backbone(
     """
     folder = PresetFolder(handle)
     backbone = _read_backbone(folder, backbone_classes, dtype, maximum_gigabytes, overrides)
-    _check_files(folder, load_weights)
+    folder.check_checksums(weights=False)
     return _build_backbone(folder, backbone, load_weights)
 
 
@@ -157,7 +158,7 @@ def load_preprocessor(handle, preprocessor_class, *, preprocessor_classes, **ove
         raise ValueError(f"{folder.directory} holds neither a preprocessor nor a tokenizer.")
     arguments = constructor_arguments(preprocessor.cls, keras_hub.models.Preprocessor)
     _check_overrides(overrides, {*arguments, "name"} - {"tokenizer"}, preprocessor.cls)
-    _check_files(folder, load_weights=False)
+    folder.check_checksums(weights=False)
     return build_preprocessor(folder, preprocessor, **overrides)
 
 
@@ -233,12 +234,6 @@ def _read_preprocessor(folder, task, preprocessor_class, preprocessor_classes):
     return preprocessor
 
 
-def _check_files(folder, load_weights):
-    folder.check_checksums(include_weights=load_weights)
-    if load_weights:
-        check_weights_files(folder)
-
-
 def _check_overrides(overrides, allowed, cls):
     for name in overrides:
         if name not in allowed:
@@ -282,7 +277,19 @@ def resolve_dtype(saved, requested):
 
 
 def _build_backbone(folder, serialized, load_weights):
-    """Build a backbone and load its weights."""
+    """Build a backbone and load its weights, which are checked meanwhile."""
+    if not load_weights:
+        return _build(serialized)
+    with folder.checking_weights():
+        weights.check_weights_files(folder)
+        with weights_follow():
+            backbone = _build(serialized)
+        weights.check_weights(backbone, folder)
+    weights.load_weights(backbone, folder)
+    return backbone
+
+
+def _build(serialized):
     backbone = build(serialized)
     if isinstance(backbone.dtype_policy, keras.dtype_policies.DTypePolicyMap):
         # A layer that keeps the whole map asks the map itself when it is saved, and loses its
@@ -290,6 +297,4 @@ def _build_backbone(folder, serialized, load_weights):
         for layer in backbone._flatten_layers(include_self=False):
             if isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap) and layer.path:
                 layer._dtype_policy = layer.dtype_policy[layer.path]
-    if load_weights:
-        assign_weights(backbone, folder)
     return backbone

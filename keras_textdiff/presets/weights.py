@@ -55,16 +55,16 @@ def check_weights_files(folder):
     return names
 
 
-def assign_weights(backbone, folder):
-    """Load a preset's weights into a backbone.
+def check_weights(backbone, folder):
+    """Compare a preset's weights with the variables of a backbone.
 
     Args:
         backbone: `keras_hub.models.Backbone` built from the preset's config.
         folder: `PresetFolder`.
 
     Raises:
-        ValueError: before anything is loaded, for a variable that is missing, has no place, has
-            another shape, or holds NaN or inf; naming it and its file.
+        ValueError: for a variable that is missing, has no place, has another shape, or holds NaN
+            or inf; naming it and its file.
     """
     names = check_weights_files(folder)
     expected = variables_by_path(backbone)
@@ -89,10 +89,13 @@ def assign_weights(backbone, folder):
             f"{len(expected)} variables are missing, the first one {missing[0]!r}. These weights "
             "belong to another model, or config.json was changed."
         )
-    source = WEIGHTS_FILE
     if WEIGHTS_INDEX_FILE in folder:
-        source = WEIGHTS_INDEX_FILE
         _check_weight_map(folder, found)
+
+
+def load_weights(backbone, folder):
+    """Load a preset's weights, which were checked, into a backbone."""
+    source = WEIGHTS_INDEX_FILE if WEIGHTS_INDEX_FILE in folder else WEIGHTS_FILE
     try:
         backbone.load_weights(str(folder.path(source)))
     except Exception as error:

@@ -9,6 +9,7 @@ from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.transfer.families import FAMILIES
 from keras_textdiff.transfer.families.weights import Unused, Weight
 from keras_textdiff.utils.checks import check_choice
+from keras_textdiff.utils.weights_follow import weights_follow
 
 OWN_CLASSES = (TransformerBackbone, EncoderDecoderBackbone)
 
@@ -63,7 +64,8 @@ def convert_backbone(source, *, attention="bidirectional", block_length=None, dt
         )
     if dtype is None:  # the embedding's: some sources do not hand theirs down to the layers
         dtype = source.token_embedding.dtype_policy
-    backbone = cls(**config, dtype=dtype)
+    with weights_follow():
+        backbone = cls(**config, dtype=dtype)
     if weights is None:
         pairs = zip(source.weights, backbone.weights, strict=True)
         weights = [Weight(destination.path, (variable,)) for variable, destination in pairs]

@@ -423,6 +423,13 @@ def test_12_checksum_mismatch(preset):
     load(preset, load_weights=False)
 
 
+@pytest.mark.parametrize("kept", [4, 2000], ids=["no HDF5", "a damaged one"])
+def test_12_a_mismatch_is_said_first(preset, kept):
+    path = preset / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:kept])
+    refused(preset, path, "sha256", "damaged", preset / "checksums.json")
+
+
 def test_12_an_edited_config(preset):
     with open(preset / "config.json", "a") as file:
         file.write("\n")

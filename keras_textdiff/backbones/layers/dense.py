@@ -10,10 +10,15 @@ from keras import ops
 
 from keras_textdiff.utils.dense import activate, dense
 from keras_textdiff.utils.registration import register
+from keras_textdiff.utils.weights_follow import start_from
 
 
-class Quantizable:
-    """Lets a subclass of a Keras layer be quantized; a mixin that stands before that layer."""
+class OwnLayer:
+    """What subclasses of Keras' layers need here; a mixin that stands before such a layer."""
+
+    def add_weight(self, *, initializer=None, **kwargs):
+        """Add a weight, without random values where others follow."""
+        return super().add_weight(initializer=start_from(initializer), **kwargs)
 
     def quantize(self, mode=None, type_check=True, **kwargs):
         """Quantize the weights; Keras refuses subclasses, because their calls could differ."""
@@ -21,7 +26,7 @@ class Quantizable:
 
 
 @register
-class Dense(Quantizable, keras.layers.Dense):
+class Dense(OwnLayer, keras.layers.Dense):
     """A dense layer on rows, whose activation may be part of the product.
 
     Args:
@@ -56,7 +61,7 @@ class Dense(Quantizable, keras.layers.Dense):
 
 
 @register
-class Projection(Quantizable, keras.layers.EinsumDense):
+class Projection(OwnLayer, keras.layers.EinsumDense):
     """An `EinsumDense` over the last axes of its inputs, computed as a product of two matrices.
 
     Args:
@@ -83,7 +88,7 @@ class Projection(Quantizable, keras.layers.EinsumDense):
 
 
 @register
-class ReversibleEmbedding(Quantizable, keras.layers.ReversibleEmbedding):
+class ReversibleEmbedding(OwnLayer, keras.layers.ReversibleEmbedding):
     """Keras' embedding whose reverse call turns hidden states `(..., D)` into logits `(..., V)`.
 
     Its name is that of the Keras layer because weights files name layers by their classes.

@@ -6,6 +6,7 @@ from keras import ops
 from keras_textdiff.backbones.layers.feed_forward import combine_gated
 from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.registration import register
+from keras_textdiff.utils.weights_follow import start_from
 
 
 @register
@@ -62,8 +63,13 @@ class MixtureOfExperts(keras.layers.Layer):
             experts, use_bias=self.use_bias, name="router", dtype=self.dtype_policy
         )
         self.router.build((None, hidden_dim))
-        self.gate_up = self.add_weight(shape=(experts, hidden_dim, 2 * inner), name="gate_up")
-        self.down = self.add_weight(shape=(experts, inner, hidden_dim), name="down")
+        start = start_from("glorot_uniform")
+        self.gate_up = self.add_weight(
+            shape=(experts, hidden_dim, 2 * inner), initializer=start, name="gate_up"
+        )
+        self.down = self.add_weight(
+            shape=(experts, inner, hidden_dim), initializer=start, name="down"
+        )
         if self.use_bias:
             self.gate_up_bias = self.add_weight(
                 shape=(experts, 2 * inner), initializer="zeros", name="gate_up_bias"
