@@ -18,6 +18,7 @@ from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.categorical import draw, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
+from keras_textdiff.utils.leading_positions import add_leading, count_leading, cut_leading
 from keras_textdiff.utils.shrinking import run_shrinking, shrink_factor
 
 LENGTH_BUCKET = 64  # rows are padded to a multiple, so that a new length seldom recompiles
@@ -128,7 +129,11 @@ class Sampler(abc.ABC):
             factor = shrink_factor(compiled.num_calls(key), stops)
             part = self._canvas_rows(part)
             inputs = self.make_canvases(part, part_keys, model.backbone, seed)
+            padded_length = inputs["token_ids"].shape[1]
+            leading = count_leading(rows["target_mask"], padded_length, compiled.num_calls(key))
+            inputs = cut_leading(inputs, leading, self.noise_streams)
             outputs = run_shrinking(function, inputs, self.num_denoising_steps, factor)
+            outputs = add_leading(outputs, inputs["leading_ids"])
             failed_step = int(outputs.pop("failed_step"))
             if failed_step >= 0:
                 raise ValueError(
@@ -166,6 +171,7 @@ class Sampler(abc.ABC):
         _, function = self._compiled_loop(model, compiled)
         keys = canvas_keys(rows, self.num_canvases)
         inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
+        inputs = cut_leading(inputs, 0, self.noise_streams)
         last = np.int32(self.num_denoising_steps)
         function({**inputs, "first_step": last, "resting_rows": np.int32(0)})
 
@@ -173,9 +179,10 @@ class Sampler(abc.ABC):
         """Return the key of the loop in `compiled`, and the loop."""
 
         @functools.partial(capture, model)
-        def denoise(canvas, others, context):
-            hidden_states = model.hidden_states({**others, "token_ids": canvas}, context=context)
-            return model.backbone.logits(hidden_states)
+        def denoise(canvas, leading_ids, others, context):
+            token_ids = ops.concatenate([leading_ids, canvas], axis=1)
+            hidden_states = model.hidden_states({**others, "token_ids": token_ids}, context=context)
+            return model.backbone.logits(hidden_states[:, leading_ids.shape[1] :])
 
         def function(inputs):
             # Once per prompt; its canvases, and all steps, share it.
@@ -188,7 +195,7 @@ class Sampler(abc.ABC):
             others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
 
             def denoiser(canvas):
-                return denoise(canvas, others, context)
+                return denoise(canvas, inputs["leading_ids"], others, context)
 
             return self.run(denoiser, inputs, return_trajectory)
 

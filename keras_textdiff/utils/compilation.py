@@ -79,6 +79,17 @@ def _compile_jax(model, function):
     return run
 
 
+CALLS_BEFORE_SPECIALIZING = 8
+
+
+def specializes(num_calls):
+    """Return whether a loop that has run so often is worth a version for other shapes.
+
+    On torch each is, because nothing is compiled.
+    """
+    return keras.config.backend() == "torch" or num_calls >= CALLS_BEFORE_SPECIALIZING
+
+
 class CompiledFunctions:
     """Compiled functions by key; kept out of Keras' attribute tracking by being no container."""
 

@@ -3,6 +3,8 @@
 Shapes: N rows, V vocabulary.
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -63,8 +65,20 @@ def _block_size(logits):
 def _torch_blocks(function, dtype, size, tensors):
     import torch
 
+    _keep_freed_memory()
     blocks = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-    return torch.cat([function(*block) for block in blocks])
+    return torch.cat([function(rows.float(), *arrays) for rows, *arrays in blocks])
+
+
+@functools.cache
+def _keep_freed_memory():
+    """Let glibc keep what blocks free, which the kernel would hand out again page by page.
+
+    It keeps blocks up to the size of the largest that was ever freed, 32 MiB at most.
+    """
+    import torch
+
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _tensorflow_blocks(function, dtype, size, tensors):

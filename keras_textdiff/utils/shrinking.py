@@ -6,7 +6,7 @@ Shapes: R rows, L length, S denoising steps, P length of an encoder's rows.
 import keras
 import numpy as np
 
-CALLS_BEFORE_SHRINKING = 8  # where a smaller batch is compiled first
+from keras_textdiff.utils.compilation import specializes
 
 
 def shrink_factor(num_calls, stops):
@@ -21,9 +21,9 @@ def shrink_factor(num_calls, stops):
     """
     if not stops or keras.distribution.distribution() is not None:
         return 0
-    if keras.config.backend() == "torch":
-        return 2
-    return 4 if num_calls >= CALLS_BEFORE_SHRINKING else 0
+    if not specializes(num_calls):
+        return 0
+    return 2 if keras.config.backend() == "torch" else 4
 
 
 def run_shrinking(function, inputs, num_denoising_steps, factor):

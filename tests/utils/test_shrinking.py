@@ -4,8 +4,8 @@ import pytest
 
 from keras_textdiff.samplers import SundaeSampler, sampler
 from keras_textdiff.utils import shrinking
+from keras_textdiff.utils.compilation import CALLS_BEFORE_SPECIALIZING
 from keras_textdiff.utils.shrinking import (
-    CALLS_BEFORE_SHRINKING,
     run_shrinking,
     shrink_factor,
 )
@@ -74,8 +74,8 @@ def test_steps_end_in_a_smaller_batch():
 def test_factor():
     compiles = keras.config.backend() != "torch"
     assert shrink_factor(0, True) == (0 if compiles else 2)
-    assert shrink_factor(CALLS_BEFORE_SHRINKING, True) == (4 if compiles else 2)
-    assert shrink_factor(CALLS_BEFORE_SHRINKING, False) == 0
+    assert shrink_factor(CALLS_BEFORE_SPECIALIZING, True) == (4 if compiles else 2)
+    assert shrink_factor(CALLS_BEFORE_SPECIALIZING, False) == 0
 
 
 # With these pieces the gap of one token settles on all canvases; a long one never does.

@@ -1,0 +1,52 @@
+"""Positions in front of all canvases are read at each step, and get no logits.
+
+Shapes: R rows, L length, S denoising steps, F leading positions.
+"""
+
+import numpy as np
+
+from keras_textdiff.utils.compilation import specializes
+
+PARTS = 4  # F is a multiple of L / 4, so that few combinations of F and L are compiled
+PER_POSITION = ("token_ids", "target_mask")
+
+
+def count_leading(target_mask, length, num_calls):
+    """Return how many positions F are left out; 0 where it is not worth another compilation.
+
+    Args:
+        target_mask: bool array `(R, L or fewer)` of all rows, True where tokens may be written.
+        length: int L.
+        num_calls: int, how often the loop has run before.
+    """
+    written = np.flatnonzero(target_mask.any(axis=0))
+    first = int(written[0]) if len(written) else 0
+    if not specializes(num_calls):
+        return 0
+    part = max(1, length // PARTS)
+    return min(first, length - 1) // part * part
+
+
+def cut_leading(inputs, count, noise_streams):
+    """Return the inputs of a sampler's loop without leading positions, which become "leading_ids".
+
+    What the model reads beside token ids keeps its length.
+
+    Args:
+        inputs: dict of arrays, `(R, L)` or noise `(S, R, L)`, see `Sampler.make_canvases`.
+        count: int F.
+        noise_streams: names of the noise.
+    """
+    cut = {name: inputs[name][..., count:] for name in (*PER_POSITION, *noise_streams)}
+    return {**inputs, **cut, "leading_ids": inputs["token_ids"][:, :count]}
+
+
+def add_leading(outputs, leading_ids):
+    """Return the loop's outputs with leading positions, whose confidence is 1."""
+    outputs = dict(outputs)
+    for name in {"token_ids", "canvases", "confidences"} & set(outputs):
+        value = outputs[name]
+        leading = np.ones_like(leading_ids) if name == "confidences" else leading_ids
+        leading = np.broadcast_to(leading, (*value.shape[:-1], leading_ids.shape[-1]))
+        outputs[name] = np.concatenate([leading.astype(value.dtype), value], axis=-1)
+    return outputs
