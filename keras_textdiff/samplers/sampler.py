@@ -15,7 +15,7 @@ from keras import ops, tree
 from keras_textdiff.data.batches import ENCODER_KEYS
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.capture import capture
-from keras_textdiff.utils.categorical import draw, log_probability, log_total
+from keras_textdiff.utils.categorical import draw, largest, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.leading_positions import add_leading, count_leading, cut_leading
@@ -66,6 +66,7 @@ class Sampler(abc.ABC):
     """
 
     noise_streams = ("tokens",)  # one uniform number per row, step and position from each
+    needs_confidence = True  # whether `update` looks at it; else it is made where others do
 
     def __init__(
         self,
@@ -89,14 +90,16 @@ class Sampler(abc.ABC):
             step: int tensor, 0 first.
             canvas: int tensor `(R, L)`, the tokens that the denoiser saw.
             logits: float tensor `(R, L, V)`, what it returned, in the model's compute dtype.
-            log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials.
+            log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials; None
+                where `needs_confidence` is False and nobody else looks at scores or confidence.
             noise: dict from stream name to float32 tensor `(R, L)` inside (0, 1).
             target_mask: bool tensor `(R, L)`, True where tokens may be written.
             denoiser: callable from a canvas to logits, for rules that look twice.
 
         Returns:
             `(candidates, confidence)`: int `(R, L)`, and float32 `(R, L)`, each candidate's
-            probability at temperature 1. The loop keeps prefix positions as they were.
+            probability at temperature 1, or None without `log_totals`. The loop keeps prefix
+            positions as they were.
         """
 
     def generate(self, model, rows, *, seed, batch_size, compiled, return_trajectory=False):
@@ -197,7 +200,9 @@ class Sampler(abc.ABC):
             def denoiser(canvas):
                 return denoise(canvas, inputs["leading_ids"], others, context)
 
-            return self.run(denoiser, inputs, return_trajectory)
+            # Scores choose among canvases.
+            return_scores = self.num_canvases > 1 or return_trajectory
+            return self.run(denoiser, inputs, return_trajectory, return_scores)
 
         config = json.dumps(registration.serialize(self), sort_keys=True)
         key = (config, return_trajectory)
@@ -268,7 +273,7 @@ class Sampler(abc.ABC):
             )
         return noise
 
-    def run(self, denoiser, inputs, return_trajectory=False):
+    def run(self, denoiser, inputs, return_trajectory=False, return_scores=True):
         """Run the loop; compilable, without random state.
 
         Args:
@@ -277,6 +282,7 @@ class Sampler(abc.ABC):
                 `(R, L)`; the arrays of `draw_noise`; and, where not all of the loop is run,
                 ints "first_step", and "resting_rows": the loop ends once so few rows go on.
             return_trajectory: bool, whether all canvases are kept.
+            return_scores: bool; otherwise scores are 0, which saves a pass over all logits.
 
         Returns:
             Dict of "token_ids" `(R, L)`; "scores" `(R,)`, the mean log-probability of the
@@ -309,11 +315,15 @@ class Sampler(abc.ABC):
 
         def body(step, canvas, active, scores, num_steps, failed_step, trajectory):
             logits = denoiser(canvas)
-            log_totals = log_total(logits)  # (R, L)
-            finite = ops.all(ops.isfinite(ops.where(target_mask, log_totals, 0.0)))
+            with_totals = return_scores or return_trajectory or self.needs_confidence
+            log_totals = log_total(logits) if with_totals else None  # (R, L)
+            checked = log_totals if with_totals else largest(logits)
+            finite = ops.all(ops.isfinite(ops.where(target_mask, checked, 0.0)))
             failed_step = ops.where(finite, failed_step, step)
-            fed = log_probability(logits, log_totals, canvas)
-            score = ops.sum(ops.where(target_mask, fed, 0.0), axis=-1) / target_count
+            score = scores
+            if return_scores:
+                fed = log_probability(logits, log_totals, canvas)
+                score = ops.sum(ops.where(target_mask, fed, 0.0), axis=-1) / target_count
             noise = {
                 name: ops.take(ops.convert_to_tensor(inputs[name]), step, axis=0)
                 for name in self.noise_streams
@@ -412,13 +422,15 @@ def draw_tokens(logits, log_totals, uniforms, temperature):
 
     Args:
         logits: float tensor `(R, L, V)`.
-        log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials.
+        log_totals: float32 tensor `(R, L)`, logarithms of the sums of their exponentials, or None.
         uniforms: float32 tensor `(R, L)` inside (0, 1).
         temperature: float.
 
     Returns:
         `(tokens, confidence)`: int32 and float32 `(R, L)`; confidence is the token's
-        probability at temperature 1.
+        probability at temperature 1, or None without `log_totals`.
     """
     tokens = draw(logits, uniforms, temperature)
+    if log_totals is None:
+        return tokens, None
     return tokens, ops.exp(log_probability(logits, log_totals, tokens))

@@ -30,6 +30,8 @@ class SundaeSampler(Sampler):
     arXiv 2112.06749, section 3.
     """
 
+    needs_confidence = False
+
     def __init__(
         self,
         num_denoising_steps=10,

@@ -26,6 +26,19 @@ def _log_total_of_rows(rows):
     return largest + ops.log(_sum(ops.exp(rows - largest[:, None])))
 
 
+def largest(logits):
+    """Return the largest logits, float32 `(...)` of `(..., V)`; NaN where one is."""
+    return by_row_blocks(_largest_of_rows, "float32", logits)
+
+
+def _largest_of_rows(rows):
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.amax(rows, -1).float()
+    return ops.cast(ops.max(rows, axis=-1), "float32")
+
+
 def log_probability(logits, log_totals, indices):
     """Return the log-probabilities of some indices, float32 `(...)`.
 

@@ -186,13 +186,15 @@ def test_trajectory_holds_every_canvas():
 
 
 @pytest.mark.parametrize("bad_step", [0, 2])
-def test_the_step_of_nan_logits_is_reported(bad_step):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("return_scores", [True, False])
+def test_the_step_of_bad_logits_is_reported(bad_step, bad, return_scores):
     calls = []
 
     def failing(canvas):
         calls.append(canvas)
         logits = denoise_tensor(canvas)
-        return logits * float("nan") if len(calls) == bad_step + 1 else logits
+        return ops.full_like(logits, bad) if len(calls) == bad_step + 1 else logits
 
     sampler = SundaeSampler(5, stop_when_unchanged=False)
     inputs = make_inputs(sampler)
@@ -207,11 +209,24 @@ def test_the_step_of_nan_logits_is_reported(bad_step):
 
     original, module.while_loop = module.while_loop, python_loop
     try:
-        outputs = run(sampler, inputs, denoiser=failing)
+        outputs = run(sampler, inputs, denoiser=failing, return_scores=return_scores)
     finally:
         module.while_loop = original
     assert outputs["failed_step"] == bad_step
     assert len(calls) == bad_step + 1
+
+
+@pytest.mark.parametrize("cls", [SundaeSampler, ArgmaxUnrolledSampler])
+@pytest.mark.parametrize("return_trajectory", [False, True])
+def test_texts_do_not_depend_on_scores(cls, return_trajectory):
+    sampler = cls(6)
+    inputs, options = make_inputs(sampler), {"return_trajectory": return_trajectory}
+    expected = run(sampler, inputs, **options)
+    outputs = run(sampler, inputs, return_scores=False, **options)
+    assert set(outputs) == set(expected)
+    assert np.all(expected.pop("scores") < 0) and np.all(outputs.pop("scores") == 0)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(outputs[name], value)
 
 
 def test_a_row_without_target_stays_as_it_is():
