@@ -15,7 +15,7 @@ from keras import ops, tree
 from keras_textdiff.data.batches import ENCODER_KEYS
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.capture import capture
-from keras_textdiff.utils.categorical import draw, largest, log_probability, log_total
+from keras_textdiff.utils.categorical import draw, has_distribution, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.leading_positions import add_leading, count_leading, cut_leading
@@ -317,8 +317,8 @@ class Sampler(abc.ABC):
             logits = denoiser(canvas)
             with_totals = return_scores or return_trajectory or self.needs_confidence
             log_totals = log_total(logits) if with_totals else None  # (R, L)
-            checked = log_totals if with_totals else largest(logits)
-            finite = ops.all(ops.isfinite(ops.where(target_mask, checked, 0.0)))
+            good = ops.isfinite(log_totals) if with_totals else has_distribution(logits)
+            finite = ops.all(ops.logical_or(good, ops.logical_not(target_mask)))
             failed_step = ops.where(finite, failed_step, step)
             score = scores
             if return_scores:

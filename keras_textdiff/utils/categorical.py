@@ -26,17 +26,20 @@ def _log_total_of_rows(rows):
     return largest + ops.log(_sum(ops.exp(rows - largest[:, None])))
 
 
-def largest(logits):
-    """Return the largest logits, float32 `(...)` of `(..., V)`; NaN where one is."""
-    return by_row_blocks(_largest_of_rows, "float32", logits)
+def has_distribution(logits):
+    """Return where logits `(..., V)` have no NaN, and a largest one that is finite, bool `(...)`.
+
+    Elsewhere than on torch the largest does not tell: on CPU, XLA leaves out NaN.
+    """
+    if keras.config.backend() != "torch":
+        return ops.isfinite(log_total(logits))
+    return ops.isfinite(by_row_blocks(_largest_of_rows, "float32", logits))
 
 
 def _largest_of_rows(rows):
-    if keras.config.backend() == "torch":
-        import torch
+    import torch
 
-        return torch.amax(rows, -1).float()
-    return ops.cast(ops.max(rows, axis=-1), "float32")
+    return torch.amax(rows, -1).float()
 
 
 def log_probability(logits, log_totals, indices):

@@ -4,16 +4,16 @@ import pytest
 from keras import ops
 
 from keras_textdiff.utils import row_blocks
-from keras_textdiff.utils.categorical import draw, log_total, most_likely
+from keras_textdiff.utils.categorical import draw, has_distribution, log_total, most_likely
 from keras_textdiff.utils.compilation import compile_tensors
 from tests.tiny import to_numpy
 
 V = 300
 
 
-def run(function, **arrays):
+def run(function, jit_compile="auto", **arrays):
     model = keras.Sequential()
-    model.compile()
+    model.compile(jit_compile=jit_compile)
     tensors = {name: ops.convert_to_tensor(x) for name, x in arrays.items()}
     outputs = compile_tensors(model, function)(tensors)
     return {name: to_numpy(x) for name, x in outputs.items()}
@@ -54,6 +54,7 @@ def test_blocks_give_what_numpy_gives(sizes, shape, block, dtype):
             "log_total": log_total(x),
             "drawn": draw(x, arrays["uniforms"], 0.5),
             "most_likely": most_likely(x),
+            "good": has_distribution(x),
         }
 
     outputs = run(all_of_them, logits=logits, uniforms=uniforms)
@@ -61,8 +62,29 @@ def test_blocks_give_what_numpy_gives(sizes, shape, block, dtype):
     expected = np.log(np.exp(logits.astype("float64")).sum(-1))
     np.testing.assert_allclose(outputs["log_total"], expected, rtol=1e-5)
     np.testing.assert_array_equal(outputs["most_likely"], logits.argmax(-1))
+    assert np.all(outputs["good"])
     masses = np.exp(logits.astype("float64") / 0.5)
     cumulative = masses.cumsum(-1) / masses.sum(-1, keepdims=True)
     drawn = (cumulative <= uniforms[..., None]).sum(-1)
     clear = np.abs(cumulative - uniforms[..., None]).min(-1, initial=1) > 1e-6
     np.testing.assert_array_equal(outputs["drawn"][clear], drawn[clear])
+
+
+@pytest.mark.parametrize("vocabulary_size", [7, 70_000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_bad_logit_is_seen(vocabulary_size, dtype):
+    # With XLA, whose largest of numbers and NaN is a number.
+    jit_compile = True if keras.config.backend() == "tensorflow" else "auto"
+    logits = np.random.default_rng(0).normal(0, 1, (64, vocabulary_size)).astype("float32")
+    bad = np.zeros(64, bool)
+    for row, value in [(3, np.nan), (31, np.inf), (40, np.nan)]:
+        logits[row, row * 7 % vocabulary_size] = value
+        bad[row] = True
+    logits[50, 2] = -np.inf  # a token that is never drawn, which is fine
+
+    def both(arrays):
+        x = ops.cast(arrays["logits"], dtype)
+        return {"one": has_distribution(x), "other": ops.isfinite(log_total(x))}
+
+    for value in run(both, jit_compile, logits=logits).values():
+        np.testing.assert_array_equal(value, ~bad)
