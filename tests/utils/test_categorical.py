@@ -42,6 +42,15 @@ def test_a_token_without_mass_is_never_drawn(uniform, position):
     assert draw(logits, [uniform]) == [position]
 
 
+@pytest.mark.parametrize("vocabulary_size", [300, 301, 307, 383, 500])
+def test_a_draw_stays_inside_the_vocabulary(vocabulary_size):
+    logits = np.random.default_rng(0).normal(0, 1, (500, vocabulary_size)).astype("float32")
+    # Rounding takes some of the thresholds past the sum of all masses.
+    drawn = draw(logits, np.full(500, 1 - 2.0**-24))
+    assert drawn.max() < vocabulary_size
+    assert np.median(drawn) == vocabulary_size - 1
+
+
 def test_most_likely_is_argmax_and_stays_inside_the_vocabulary():
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 4, (2, 50, 7)).astype("float32")  # many ties: the first counts
