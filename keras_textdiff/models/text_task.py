@@ -29,6 +29,7 @@ from keras_textdiff.objectives.cross_entropy import Denoiser
 from keras_textdiff.utils import processes, random, registration
 from keras_textdiff.utils.checks import check_texts
 from keras_textdiff.utils.data_adapter import adapt, original
+from keras_textdiff.utils.fused_adam import fuse_adam
 from keras_textdiff.utils.replicas import averaged_gradients, mean_over_replicas, num_replicas
 
 EVALUATION_SEED = 20240131  # evaluation draws the same noise every time
@@ -178,6 +179,11 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
             metric = self._objective.metrics[name]
             metric.update_state(means[index], sample_weight=pairs[index, 1])
         return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        """Return what takes a step; Keras calls it at each `fit`."""
+        fuse_adam(self.optimizer)
+        return super().make_train_function(force)
 
     def _maybe_symbolic_build(self, **kwargs):
         """Build what is not built yet: the optimizer. Keras cannot add up the replicas' masks."""

@@ -45,7 +45,7 @@ class _Captured:
     def forget(self, weights):
         """Start anew with these weights."""
         self.weights = weights
-        self.versions = _versions(weights)
+        self.watch = _Watch(weights)
         self.packed = PackedWeights()
         self.num_calls = {}  # by shapes
         self.recordings = {}  # by shapes; the function itself where recording failed
@@ -67,9 +67,7 @@ class _Captured:
             if self.num_calls[key] <= self.after:
                 return self.function(*arguments)
             self.recordings[key] = _record(self.function, arguments, self.packed)
-        versions = _versions(weights)
-        if versions != self.versions:
-            self.versions = versions
+        if self.watch.has_changed():
             self.packed.refresh()
         return self.recordings[key](*arguments)
 
@@ -78,9 +76,30 @@ def _is_not(left, right):
     return left is not right
 
 
-def _versions(weights):
-    """Return a number that grows with each change of the weights' numbers."""
-    return sum(weight._version for weight in weights)
+class _Watch:
+    """Sees changes of the weights' numbers.
+
+    PyTorch counts them, but for those of its fused optimizers. They change nearly all numbers, so
+    one of each weight shows them.
+    """
+
+    def __init__(self, weights):
+        self.weights = weights
+        # Where nothing is kept a second time, nothing can be out of date.
+        on_cpu = [weight for weight in weights if weight.device.type == "cpu" and weight.numel()]
+        self.samples = [weight.detach()[(0,) * weight.ndim] for weight in on_cpu]  # views
+        self.seen = self._look()
+
+    def has_changed(self):
+        """Return whether numbers have changed since the last call."""
+        before, self.seen = self.seen, self._look()
+        return before != self.seen
+
+    def _look(self):
+        import torch
+
+        count = sum(weight._version for weight in self.weights)
+        return count, torch.stack(self.samples).tolist() if self.samples else []
 
 
 def _record(function, arguments, packed):

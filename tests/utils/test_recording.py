@@ -58,6 +58,21 @@ def test_packed_products_see_new_numbers(dtype):
     assert len(kept(captured)) == 2
 
 
+def test_packed_products_see_what_fused_optimizers_of_torch_change():
+    import torch
+
+    model = make_model()
+    captured = capture(model, lambda x: model(x), after=0)
+    parameters = [weight.value for weight in model.trainable_variables]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)  # counts no changes
+    before = to_numpy(call(captured, rows()))
+    (model(ops.convert_to_tensor(rows())) ** 2).sum().backward()
+    optimizer.step()
+    expected = to_numpy(call(model, rows()))
+    assert np.abs(expected - before).max() > 1e-2
+    np.testing.assert_allclose(to_numpy(call(captured, rows())), expected, atol=1e-5)
+
+
 def test_recordings_share_packed_weights():
     model = make_model()
     captured = capture(model, lambda x: model(x), after=0)

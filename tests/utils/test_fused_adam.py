@@ -1,0 +1,104 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_textdiff.training import GuardedOptimizer
+from keras_textdiff.utils.fused_adam import fuse_adam
+from tests import tiny
+from tests.tiny import to_numpy
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="jax and tensorflow fuse steps by themselves."
+)
+SCHEDULE = {"initial_learning_rate": 1e-2, "decay_steps": 4}
+
+
+def train(optimizer, dtype="float32", num_steps=6):
+    """Return two variables and the optimizer's own, after steps with fixed gradients."""
+    rng = np.random.default_rng(0)
+    variables = [
+        keras.Variable(rng.normal(size=shape), dtype=dtype, name=f"v{index}")
+        for index, shape in enumerate([(5, 3), (4,)])
+    ]
+    optimizer.build(variables)
+    for _ in range(num_steps):
+        gradients = [ops.convert_to_tensor(rng.normal(size=v.shape), dtype) for v in variables]
+        optimizer.apply(gradients, variables)
+    return [to_numpy(v.value).astype("float32") for v in [*variables, *optimizer.variables]]
+
+
+def counting(monkeypatch):
+    """Return a list that grows with each fused call."""
+    import torch
+
+    calls, fused = [], torch._fused_adam_
+
+    def counted(*arguments, **kwargs):
+        calls.append(1)
+        return fused(*arguments, **kwargs)
+
+    monkeypatch.setattr(torch, "_fused_adam_", counted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("make", "num_updates"),
+    [
+        (lambda: keras.optimizers.Adam(1e-2), 6),
+        (lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1, beta_1=0.8, epsilon=1e-3), 6),
+        (lambda: keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(**SCHEDULE)), 6),
+        (lambda: keras.optimizers.AdamW(1e-2, global_clipnorm=0.5, use_ema=True), 6),
+        (lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2), 3),
+        (lambda: GuardedOptimizer(keras.optimizers.AdamW(1e-2)), 6),
+    ],
+    ids=["adam", "decay", "schedule", "clip and average", "accumulate", "guarded"],
+)
+def test_a_step_is_that_of_keras(make, num_updates, monkeypatch):
+    expected = train(make())
+    optimizer = make()
+    fuse_adam(optimizer)
+    calls = counting(monkeypatch)
+    for result, reference in zip(train(optimizer), expected, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-5, atol=1e-7)
+    assert len(calls) == num_updates
+
+
+def test_what_it_cannot_do_is_done_by_keras(monkeypatch):
+    class Other(keras.optimizers.Adam):
+        pass
+
+    calls = counting(monkeypatch)
+    for make, dtype in [
+        (lambda: keras.optimizers.Adam(1e-2, amsgrad=True), "float32"),
+        (lambda: keras.optimizers.Adam(1e-2, beta_2=0.95), "bfloat16"),
+        (lambda: keras.optimizers.Lion(1e-2), "float32"),
+        (lambda: Other(1e-2), "float32"),
+    ]:
+        expected = train(make(), dtype)
+        optimizer = make()
+        fuse_adam(optimizer)
+        for result, reference in zip(train(optimizer, dtype), expected, strict=True):
+            np.testing.assert_array_equal(result, reference)
+    assert not calls
+
+
+def test_training_takes_fused_steps(monkeypatch):
+    lm = tiny.diffusion_lm()
+    lm.compile(keras.optimizers.AdamW(1e-2))
+    calls = counting(monkeypatch)
+    rows = lm.preprocessor(tiny.TEXTS)
+    lm.fit(rows, batch_size=len(tiny.TEXTS), steps_per_epoch=1, verbose=0)
+    assert len(calls) == 1
+    lm.train_on_batch(rows)
+    assert len(calls) == 2
+
+
+def test_changes_are_counted():
+    optimizer = keras.optimizers.Adam(1e-2)
+    fuse_adam(optimizer)
+    variable = keras.Variable(np.ones(3, "float32"))
+    optimizer.build([variable])
+    before = variable.value._version
+    optimizer.apply([ops.ones(3)], [variable])
+    assert variable.value._version > before
