@@ -5,16 +5,23 @@ G groups.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_textdiff.utils.categorical import draw
+from keras_textdiff.utils.categorical import draw, log_probability
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.dense import dense
 from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.replicas import mean_over_replicas, num_replicas
+from keras_textdiff.utils.softmax_gradient import (
+    add_product,
+    chunk_log_total,
+    logits_gradient,
+    scaled_sum,
+)
 
 CHUNK_ELEMENTS = 2**24  # float32 logits alive at once: 64 MiB
 MAXIMUM_CHUNK = 1024  # positions; the last chunk is filled up to the size of the others
@@ -157,25 +164,25 @@ def cross_entropy(
     if uniforms is not None:
         uniforms = grouped(uniforms, 0.5)
 
-    def run_chunk(matrix, hidden, target, weight, uniform=None):
-        """Return per-position losses and candidates, and the gradients, of one chunk."""
-        logits = ops.cast(dense(hidden, ops.transpose(matrix)), "float32")  # (C, V)
+    def run_chunk(matrix, hidden, target, weight, uniform=None, of_matrix=None):
+        """Return per-position losses and candidates of one chunk, and the gradients.
+
+        That of the matrix is added to `of_matrix`, what chunks before have given.
+        """
+        logits = dense(hidden, ops.transpose(matrix))  # (C, V)
         if soft_cap is not None:
-            logits = ops.tanh(logits / soft_cap) * soft_cap
+            logits = ops.tanh(ops.cast(logits, "float32") / soft_cap) * soft_cap
         candidates = draw(logits, uniform, temperature)
-        log_total = ops.logsumexp(logits, axis=-1)  # (C,)
-        losses = log_total - ops.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+        log_totals = chunk_log_total(logits)  # (C,)
+        losses = -log_probability(logits, log_totals, target)
         if not differentiate:
             return losses, candidates
-        gradient = ops.exp(logits - log_total[:, None]) * weight[:, None]
-        hit = ops.arange(vocabulary_size, dtype="int32")[None] == target[:, None]
-        gradient = ops.where(hit, gradient - weight[:, None], gradient)
+        gradient = logits_gradient(logits, log_totals, target, weight)
         if soft_cap is not None:
             gradient = gradient * (1.0 - ops.square(logits / soft_cap))
         gradient = ops.cast(gradient, hidden.dtype)
         hidden_gradient = dense(gradient, matrix)
-        matrix_gradient = ops.cast(dense(ops.transpose(gradient), hidden), "float32")
-        return losses, candidates, hidden_gradient, matrix_gradient
+        return losses, candidates, hidden_gradient, add_product(of_matrix, gradient, hidden)
 
     def run(hidden_states, matrix):
         hidden_states = grouped(hidden_states)
@@ -193,13 +200,18 @@ def cross_entropy(
                 shape = (num_groups, chunk, *x.shape[2:])
                 return ops.slice(x, (0, start, 0)[: len(x.shape)], shape)
 
-            arrays = [hidden_states, targets, weights, *([] if uniforms is None else [uniforms])]
-            new = _map_groups(lambda *parts: run_chunk(matrix, *parts), [part(x) for x in arrays])
+            arrays = {"hidden": hidden_states, "target": targets, "weight": weights}
+            if uniforms is not None:
+                arrays["uniform"] = uniforms
+            parts = tree.map_structure(part, arrays)
+            if differentiate:
+                parts["of_matrix"] = gradients[1]
+            new = _map_groups(functools.partial(run_chunk, matrix), parts)
             losses = ops.slice_update(losses, (0, start), new[0])
             candidates = ops.slice_update(candidates, (0, start), new[1])
             if differentiate:
                 hidden_gradient = ops.slice_update(gradients[0], (0, start, 0), new[2])
-                gradients = (hidden_gradient, gradients[1] + new[3])
+                gradients = (hidden_gradient, new[3])
             return index + 1, losses, candidates, gradients
 
         if isinstance(num_chunks, int) and num_chunks == 1:
@@ -227,7 +239,7 @@ def cross_entropy(
                 of_hidden = hidden_gradient[:, :group_size] * ops.cast(scale, hidden_gradient.dtype)
                 return (
                     ops.reshape(of_hidden, (num_positions, hidden_states.shape[-1])),
-                    ops.cast(ops.sum(matrix_gradient * scale, axis=0), matrix.dtype),
+                    scaled_sum(matrix_gradient, scale, matrix.dtype),
                 )
 
             return packed, gradient
@@ -260,11 +272,11 @@ def chunk_size(num_positions, vocabulary_size, chunk_elements=CHUNK_ELEMENTS):
 
 
 def _map_groups(function, arrays):
-    """Apply `function` to each group of `arrays`, tensors whose first axis is G."""
-    if arrays[0].shape[0] == 1:
-        results = function(*(x[0] for x in arrays))
+    """Apply `function` to each group of `arrays`, a dict of tensors whose first axis is G."""
+    if next(iter(arrays.values())).shape[0] == 1:
+        results = function(**{name: x[0] for name, x in arrays.items()})
         return tree.map_structure(lambda x: x[None], results)
-    return ops.vectorized_map(lambda parts: function(*parts), arrays)
+    return ops.vectorized_map(lambda parts: function(**parts), arrays)
 
 
 def output_matrix(embedding):

@@ -18,7 +18,12 @@ from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.categorical import draw, has_distribution, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
-from keras_textdiff.utils.leading_positions import add_leading, count_leading, cut_leading
+from keras_textdiff.utils.leading_positions import (
+    add_leading,
+    count_leading,
+    cut_leading,
+    first_target,
+)
 from keras_textdiff.utils.shrinking import run_shrinking, shrink_factor
 
 LENGTH_BUCKET = 64  # rows are padded to a multiple, so that a new length seldom recompiles
@@ -124,6 +129,7 @@ class Sampler(abc.ABC):
         key, function = self._compiled_loop(model, compiled, return_trajectory)
         keys = canvas_keys(rows, num_canvases)
         num_rows, length = rows["token_ids"].shape
+        first = first_target(rows["target_mask"])
         parts = []
         for start in range(0, num_rows, batch_size):
             part = {name: value[start : start + batch_size] for name, value in rows.items()}
@@ -133,7 +139,7 @@ class Sampler(abc.ABC):
             part = self._canvas_rows(part)
             inputs = self.make_canvases(part, part_keys, model.backbone, seed)
             padded_length = inputs["token_ids"].shape[1]
-            leading = count_leading(rows["target_mask"], padded_length, compiled.num_calls(key))
+            leading = count_leading(first, padded_length, compiled.num_calls(key))
             inputs = cut_leading(inputs, leading, self.noise_streams)
             outputs = run_shrinking(function, inputs, self.num_denoising_steps, factor)
             outputs = add_leading(outputs, inputs["leading_ids"])

@@ -6,7 +6,8 @@ Shapes: N positions, V vocabulary, G groups.
 import keras
 from keras import ops
 
-from keras_textdiff.utils.row_blocks import by_row_blocks, on_cpu
+from keras_textdiff.utils.on_cpu import on_cpu
+from keras_textdiff.utils.row_blocks import by_row_blocks
 
 GROUP = 256
 

@@ -6,6 +6,8 @@ Shapes: B batch, Q queries, K keys, N heads, H head size.
 import keras
 from keras import ops
 
+from keras_textdiff.utils.on_cpu import on_cpu
+
 MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 BLOCK_ELEMENTS = 2**19  # attention logits alive at once: 1 MiB in bfloat16, which caches hold
 
@@ -25,11 +27,8 @@ def fused_attention(query, key, value, mask, scale):
         CPU, whose fused call is those with more copies.
     """
     backend = keras.config.backend()
-    if backend == "jax":
-        import jax
-
-        if jax.default_backend() == "cpu":
-            return None
+    if backend == "jax" and on_cpu(query):
+        return None
     if backend == "torch" and _suits_blocks(query, key, value):
         return _attend_in_blocks(query, key, value, mask, scale)
     return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)

@@ -11,16 +11,19 @@ PARTS = 4  # F is a multiple of L / 4, so that few combinations of F and L are c
 PER_POSITION = ("token_ids", "target_mask")
 
 
-def count_leading(target_mask, length, num_calls):
+def first_target(target_mask):
+    """Return the first position that is written in any row of `(R, L)`; 0 where none is."""
+    return int(np.argmax(target_mask.any(axis=0)))
+
+
+def count_leading(first, length, num_calls):
     """Return how many positions F are left out; 0 where it is not worth another compilation.
 
     Args:
-        target_mask: bool array `(R, L or fewer)` of all rows, True where tokens may be written.
+        first: int, `first_target` of all rows.
         length: int L.
         num_calls: int, how often the loop has run before.
     """
-    written = np.flatnonzero(target_mask.any(axis=0))
-    first = int(written[0]) if len(written) else 0
     if not specializes(num_calls):
         return 0
     part = max(1, length // PARTS)

@@ -8,6 +8,8 @@ import functools
 import keras
 from keras import ops
 
+from keras_textdiff.utils.on_cpu import on_cpu
+
 BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MiB in float32, which caches hold
 
 
@@ -35,18 +37,10 @@ def by_row_blocks(function, dtype, logits, *arrays):
     return ops.reshape(blocks, shape)
 
 
-def on_cpu(tensor):
-    """Return whether a tensor, which jax and tensorflow may know by its shape only, is on CPU."""
-    backend = keras.config.backend()
-    if backend == "torch":
-        return tensor.device.type == "cpu"
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() == "cpu"
-    import tensorflow as tf
-
-    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+def block_rows(logits):
+    """Return how many rows of logits `(N, V)` are worked on at a time; on CPU, few of them."""
+    num_rows, vocabulary_size = logits.shape
+    return max(1, BLOCK_ELEMENTS // vocabulary_size) if on_cpu(logits) else max(1, num_rows)
 
 
 def _block_size(logits):

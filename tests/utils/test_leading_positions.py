@@ -5,7 +5,12 @@ import pytest
 from keras_textdiff.models import DiffusionLM
 from keras_textdiff.samplers import SundaeSampler, sampler
 from keras_textdiff.utils.compilation import CALLS_BEFORE_SPECIALIZING
-from keras_textdiff.utils.leading_positions import add_leading, count_leading, cut_leading
+from keras_textdiff.utils.leading_positions import (
+    add_leading,
+    count_leading,
+    cut_leading,
+    first_target,
+)
 from tests import tiny
 
 LENGTH = 64  # a bucket, so parts of 16
@@ -21,16 +26,17 @@ def mask(*firsts, length=LENGTH):
 )
 def test_whole_parts_in_front_of_all_canvases_count(firsts, expected):
     often = CALLS_BEFORE_SPECIALIZING
-    assert count_leading(mask(*firsts), LENGTH, often) == expected
+    first = first_target(mask(*firsts))
+    assert count_leading(first, LENGTH, often) == expected
     compiles = keras.config.backend() != "torch"
-    assert count_leading(mask(*firsts), LENGTH, often - 1) == (0 if compiles else expected)
+    assert count_leading(first, LENGTH, often - 1) == (0 if compiles else expected)
 
 
 def test_rows_that_are_short_or_all_prompt():
     often = CALLS_BEFORE_SPECIALIZING
-    assert count_leading(mask(2, length=3), 3, often) == 2
-    assert count_leading(mask(0, length=1), 1, often) == 0
-    assert count_leading(np.zeros((2, 40), bool), LENGTH, often) == 0
+    assert count_leading(2, 3, often) == 2
+    assert count_leading(0, 1, often) == 0
+    assert first_target(np.zeros((2, 40), bool)) == 0
 
 
 def test_what_is_cut_comes_back():

@@ -1,0 +1,93 @@
+"""The one place that knows how each backend makes and adds up gradients of a softmax fastest.
+
+Shapes: C positions, V vocabulary, D hidden size, G groups.
+"""
+
+import keras
+from keras import ops
+
+from keras_textdiff.utils.categorical import log_total
+from keras_textdiff.utils.dense import dense
+from keras_textdiff.utils.row_blocks import block_rows
+
+
+def chunk_log_total(logits):
+    """Return `log_total` of logits that go through several passes at once.
+
+    Where XLA compiles these together, a plain sum is part of them; blocks would be passes more.
+    """
+    if keras.config.backend() == "torch":
+        return log_total(logits)
+    return ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
+
+
+def logits_gradient(logits, log_totals, targets, weights):
+    """Return the gradient of weighted cross-entropies with respect to logits.
+
+    Args:
+        logits: float tensor `(C, V)`.
+        log_totals: float32 tensor `(C,)`, logarithms of the sums of their exponentials.
+        targets: int32 tensor `(C,)`.
+        weights: float32 tensor `(C,)`.
+
+    Returns:
+        Tensor `(C, V)` in the logits' dtype.
+    """
+    if keras.config.backend() == "torch":
+        return _torch_gradient(logits, targets, weights)
+    gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
+    hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
+    gradient = ops.where(hit, gradient - weights[:, None], gradient)
+    return ops.cast(gradient, logits.dtype)
+
+
+def _torch_gradient(logits, targets, weights):
+    """On CPU, work on rows that caches hold: fresh memory and exp take most of the time there."""
+    import torch
+
+    gradient = torch.empty_like(logits)
+    targets, weights = targets.long()[:, None], weights[:, None]
+    for rows in _blocks(logits):
+        part = torch.softmax(logits[rows], -1, dtype=torch.float32).mul_(weights[rows])
+        part.scatter_add_(1, targets[rows], -weights[rows])
+        gradient[rows] = part
+    return gradient
+
+
+def add_product(total, gradient, hidden):
+    """Return `total + gradient.T @ hidden`; on torch, `total` itself holds it then.
+
+    Args:
+        total: float32 tensor `(V, D)`.
+        gradient: float tensor `(C, V)`.
+        hidden: float tensor `(C, D)` of the same dtype.
+    """
+    if keras.config.backend() != "torch":
+        return total + ops.cast(dense(ops.transpose(gradient), hidden), "float32")
+    for rows in _blocks(total):
+        total[rows].add_(dense(gradient[:, rows].t(), hidden))
+    return total
+
+
+def scaled_sum(totals, scales, dtype):
+    """Return `sum(totals * scales)` over G, in another dtype.
+
+    Args:
+        totals: float32 tensor `(G, V, D)`.
+        scales: float32 tensor `(G, 1, 1)`.
+        dtype: of the result `(V, D)`, as a tensor has it.
+    """
+    if keras.config.backend() != "torch" or totals.shape[0] > 1:
+        return ops.cast(ops.sum(totals * scales, axis=0), dtype)
+    import torch
+
+    result = torch.empty_like(totals[0], dtype=dtype)
+    for rows in _blocks(result):
+        result[rows] = totals[0, rows] * scales[0]
+    return result
+
+
+def _blocks(matrix):
+    """Return slices of a matrix's rows; on CPU, so short that caches hold them."""
+    num_rows, size = matrix.shape[0], block_rows(matrix)
+    return [slice(start, start + size) for start in range(0, num_rows, size)]

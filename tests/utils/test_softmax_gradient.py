@@ -1,0 +1,53 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_textdiff.utils import row_blocks
+from keras_textdiff.utils.softmax_gradient import add_product, logits_gradient, scaled_sum
+from tests.tiny import to_numpy
+
+C, V, D = 7, 11, 3
+
+
+@pytest.fixture(params=["one block", "blocks"])
+def blocks(request, monkeypatch):
+    """Work on two rows of the vocabulary at a time, or on all."""
+    if request.param == "blocks":
+        monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2 * V)
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3)])
+def test_gradient_is_that_of_the_cross_entropy(blocks, dtype, tolerance):
+    logits = to_numpy(ops.cast(ops.cast(ops.convert_to_tensor(random(C, V)), dtype), "float32"))
+    targets, weights = np.arange(C, dtype="int32"), random(C)
+    totals = np.log(np.exp(logits).sum(axis=1))
+    expected = np.exp(logits - totals[:, None]) - np.eye(V)[targets]
+    arrays = map(ops.convert_to_tensor, (totals, targets, weights))
+    result = logits_gradient(ops.cast(ops.convert_to_tensor(logits), dtype), *arrays)
+    assert keras.backend.standardize_dtype(result.dtype) == dtype
+    result = to_numpy(ops.cast(result, "float32"))
+    np.testing.assert_allclose(result, expected * weights[:, None], rtol=tolerance, atol=tolerance)
+
+
+def test_products_add_up(blocks):
+    total, gradient, hidden = random(V, D), random(C, V), random(C, D)
+    arrays = (ops.convert_to_tensor(x.copy()) for x in (total, gradient, hidden))
+    result = to_numpy(add_product(*arrays))
+    np.testing.assert_allclose(result, total + gradient.T @ hidden, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_scaled_sum(blocks, num_groups):
+    totals, scales = random(num_groups, V, D), random(num_groups, 1, 1)
+    for dtype, tolerance in [("float32", 1e-5), ("bfloat16", 1e-2)]:
+        result = scaled_sum(
+            ops.convert_to_tensor(totals), ops.convert_to_tensor(scales), ops.zeros((), dtype).dtype
+        )
+        assert keras.backend.standardize_dtype(result.dtype) == dtype
+        result = to_numpy(ops.cast(result, "float32"))
+        np.testing.assert_allclose(result, (totals * scales).sum(axis=0), tolerance, tolerance)
