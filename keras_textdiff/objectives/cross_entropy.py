@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src.backend.common.variables import AutocastScope  # Keras has no public name for it
 
 from keras_textdiff.utils.categorical import draw, log_probability
 from keras_textdiff.utils.compilation import while_loop
@@ -185,6 +186,7 @@ def cross_entropy(
         return losses, candidates, hidden_gradient, add_product(of_matrix, gradient, hidden)
 
     def run(hidden_states, matrix):
+        matrix = ops.cast(matrix, embedding.compute_dtype)
         hidden_states = grouped(hidden_states)
         losses = ops.zeros_like(weights)
         candidates = ops.zeros_like(targets)
@@ -280,7 +282,11 @@ def _map_groups(function, arrays):
 
 
 def output_matrix(embedding):
-    """Return the matrix `(V, D)` whose rows give the logits, in the compute dtype."""
+    """Return the matrix `(V, D)` whose rows give the logits.
+
+    It has the dtype of the weights, so that under mixed precision its gradient is not rounded;
+    quantized weights come in the compute dtype.
+    """
     mode = embedding.quantization_mode
     if mode not in (None, "int8"):
         raise ValueError(
@@ -293,10 +299,14 @@ def output_matrix(embedding):
                 ops.cast(embedding._embeddings, embedding.compute_dtype),
                 ops.cast(embedding.embeddings_scale, embedding.compute_dtype)[:, None],
             )
-        return ops.cast(embedding.embeddings, embedding.compute_dtype)
-    matrix = ops.cast(embedding.reverse_embeddings, embedding.compute_dtype)
+        with AutocastScope(None):
+            return ops.cast(embedding.embeddings, embedding.variable_dtype)
     if mode == "int8":
         matrix = ops.divide(
-            matrix, ops.cast(embedding.reverse_embeddings_scale, embedding.compute_dtype)
+            ops.cast(embedding.reverse_embeddings, embedding.compute_dtype),
+            ops.cast(embedding.reverse_embeddings_scale, embedding.compute_dtype),
         )
+    else:
+        with AutocastScope(None):
+            matrix = ops.cast(embedding.reverse_embeddings, embedding.variable_dtype)
     return ops.transpose(matrix)

@@ -136,3 +136,18 @@ def test_other_quantizations_are_refused():
     embedding.quantize("int4")
     with pytest.raises(ValueError, match=r"of training or of a score, needs float or int8.*'int4'"):
         output_matrix(embedding)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="reads gradients directly; the code is the same"
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_mixed_precision_does_not_round_the_gradient_of_the_matrix(tied):
+    embedding = make_embedding(tied, dtype="mixed_bfloat16")
+    with keras.src.backend.common.variables.AutocastScope("bfloat16"):  # as inside a layer
+        _, result = score(embedding, V * 8)
+    result.loss.backward()
+    gradient = (embedding._embeddings if tied else embedding.reverse_embeddings).value.grad
+    assert keras.backend.standardize_dtype(gradient.dtype) == "float32"
+    rounded = gradient.bfloat16().float()
+    assert (gradient != rounded).float().mean() > 0.9
