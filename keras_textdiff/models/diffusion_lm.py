@@ -146,7 +146,10 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         return (outputs, trajectory) if return_trajectory else outputs
 
     def compile_generate(self, max_length=None, batch_size=1):
-        """Compile what `generate` runs, before there are prompts; torch compiles nothing.
+        """Compile what `generate` runs, before there are prompts; on torch, record it.
+
+        Without, jax and tensorflow compile at the first call, and torch records the denoiser at
+        its 17th; before, each of its calls runs Keras' Python.
 
         Args:
             max_length: int, see `generate`; lengths up to the next multiple of 64 share what is

@@ -14,7 +14,7 @@ from keras import ops, tree
 
 from keras_textdiff.data.batches import ENCODER_KEYS
 from keras_textdiff.utils import random, registration
-from keras_textdiff.utils.capture import capture
+from keras_textdiff.utils.capture import capture, recording_at_once, records
 from keras_textdiff.utils.categorical import draw, has_distribution, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
@@ -172,6 +172,8 @@ class Sampler(abc.ABC):
     def compile(self, model, rows, *, compiled):
         """Compile the loop for prompts of these shapes, by running none of its steps.
 
+        On torch the last one is run, so that the denoiser is recorded.
+
         Args:
             model: `DiffusionLM`.
             rows: dict of arrays, see `generate`.
@@ -181,8 +183,9 @@ class Sampler(abc.ABC):
         keys = canvas_keys(rows, self.num_canvases)
         inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
         inputs = cut_leading(inputs, 0, self.noise_streams)
-        last = np.int32(self.num_denoising_steps)
-        function({**inputs, "first_step": last, "resting_rows": np.int32(0)})
+        first_step = self.num_denoising_steps - records(model)
+        with recording_at_once():
+            function({**inputs, "first_step": np.int32(first_step), "resting_rows": np.int32(0)})
 
     def _compiled_loop(self, model, compiled, return_trajectory=False):
         """Return the key of the loop in `compiled`, and the loop."""

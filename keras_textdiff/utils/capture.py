@@ -4,11 +4,14 @@ jax and tensorflow compile; torch runs every layer's Python at every call, which
 short call's time on CPU, and nearly all of it on a GPU.
 """
 
+import contextlib
+
 import keras
 from keras import tree
 
 from keras_textdiff.utils.recording import PackedWeights, improve
 
+_recordings_at_once = []  # of contexts that are open
 CALLS_BEFORE_CAPTURE = 16  # recording takes as long as some dozens of the calls that it shortens
 
 
@@ -30,9 +33,24 @@ def capture(model, function, after=CALLS_BEFORE_CAPTURE):
     Returns:
         Callable; `function` itself on jax and tensorflow.
     """
-    if keras.config.backend() != "torch" or model.run_eagerly:
+    if not records(model):
         return function
     return _Captured(model, function, after)
+
+
+@contextlib.contextmanager
+def recording_at_once():
+    """Record what is called inside at its first call with these shapes."""
+    _recordings_at_once.append(True)
+    try:
+        yield
+    finally:
+        _recordings_at_once.pop()
+
+
+def records(model):
+    """Return whether functions of a model have to run, with gradients off, to be ready."""
+    return keras.config.backend() == "torch" and not model.run_eagerly
 
 
 class _Captured:
@@ -64,7 +82,7 @@ class _Captured:
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
         if key not in self.recordings:
             self.num_calls[key] = self.num_calls.get(key, 0) + 1
-            if self.num_calls[key] <= self.after:
+            if self.num_calls[key] <= self.after and not _recordings_at_once:
                 return self.function(*arguments)
             self.recordings[key] = _record(self.function, arguments, self.packed)
         if self.watch.has_changed():
