@@ -149,7 +149,8 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         """Compile what `generate` runs, before there are prompts; on torch, record it.
 
         Without, jax and tensorflow compile at the first call, and torch records the denoiser at
-        its 17th; before, each of its calls runs Keras' Python.
+        its 17th; before, each of its calls runs Keras' Python. On torch, prompts of a quarter of
+        the length and more still wait for that: they have a denoiser of fewer logits.
 
         Args:
             max_length: int, see `generate`; lengths up to the next multiple of 64 share what is

@@ -284,8 +284,8 @@ def _map_groups(function, arrays):
 def output_matrix(embedding):
     """Return the matrix `(V, D)` whose rows give the logits.
 
-    It has the dtype of the weights, so that under mixed precision its gradient is not rounded;
-    quantized weights come in the compute dtype.
+    It has the dtype of the weights, so that under mixed precision its gradient, added up in
+    float32, is not rounded at the end; LoRA's and quantized weights come in the compute dtype.
     """
     mode = embedding.quantization_mode
     if mode not in (None, "int8"):
@@ -300,7 +300,7 @@ def output_matrix(embedding):
                 ops.cast(embedding.embeddings_scale, embedding.compute_dtype)[:, None],
             )
         with AutocastScope(None):
-            return ops.cast(embedding.embeddings, embedding.variable_dtype)
+            return ops.reshape(embedding.embeddings, (embedding.input_dim, -1))
     if mode == "int8":
         matrix = ops.divide(
             ops.cast(embedding.reverse_embeddings, embedding.compute_dtype),
@@ -308,5 +308,5 @@ def output_matrix(embedding):
         )
     else:
         with AutocastScope(None):
-            matrix = ops.cast(embedding.reverse_embeddings, embedding.variable_dtype)
+            matrix = ops.reshape(embedding.reverse_embeddings, (-1, embedding.input_dim))
     return ops.transpose(matrix)

@@ -126,7 +126,7 @@ def _record(function, arguments, packed):
 
     try:
         recording = make_fx(function)(*arguments)
-    except Exception:  # whatever a layer of the user's does: it has run before, and runs on
+    except Exception:  # whatever a layer of the user's does: it runs as it is, or says so then
         return function
     improve(recording, packed)
     return recording

@@ -17,18 +17,23 @@ def fuse_adam(optimizer):
     """Let a Keras `Adam` or `AdamW` on torch take its steps by torch's fused call.
 
     The formula stays Keras' own, and so does all around it: clipping, decay, accumulation,
-    averages, the state that is saved. Other optimizers, other backends, `amsgrad` and weights that
-    are not plain float32 are left as they are.
+    averages, the state that is saved. Other optimizers, other backends, `amsgrad`, and weights or
+    gradients that are not plain float32 are left to Keras.
 
     Args:
         optimizer: `keras.Optimizer`, or one that wraps another as its `inner_optimizer`.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
     if keras.config.backend() != "torch" or not isinstance(optimizer, keras.optimizers.Adam):
         return
-    of_keras = type(keras.optimizers.Adam())._parallel_update_step
-    if getattr(type(optimizer), "_parallel_update_step", None) is of_keras:
+    if getattr(type(optimizer), "_parallel_update_step", None) is _step_of_keras():
         optimizer._parallel_update_step = functools.partial(_update, optimizer)
+
+
+@functools.cache
+def _step_of_keras():
+    return type(keras.optimizers.Adam())._parallel_update_step
 
 
 def _update(optimizer, gradients, variables, learning_rate):
@@ -46,7 +51,7 @@ def _update(optimizer, gradients, variables, learning_rate):
     num_steps = ops.cast(optimizer.iterations, "float32") + 1
     mean_share = 1 - optimizer.beta_1**num_steps
     square_share = 1 - optimizer.beta_2**num_steps
-    late = torch.tensor(LATE_STEP, device=weights[0].device)
+    late = torch.full((), LATE_STEP, dtype=torch.float32, device=weights[0].device)
     torch._fused_adam_(
         weights,
         gradients,
@@ -62,17 +67,18 @@ def _update(optimizer, gradients, variables, learning_rate):
         amsgrad=False,
         maximize=False,
     )
-    # The call does not count its changes, which those wait for who keep what weights give.
-    torch.autograd.graph.increment_version([*weights, *means, *squares])
+    for tensor in (*weights, *means, *squares):  # torch counts changes, but not those of this call
+        torch.autograd.graph.increment_version(tensor)
 
 
 def _all_plain(tensors):
-    """Return whether all are dense float32 tensors of one device, and of no subclass."""
+    """Return whether all are float32 tensors of one device and no subclass, without gaps."""
     import torch
 
     return all(
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and tensor.layout == torch.strided
+        and tensor.is_contiguous()  # the call reads memory as it comes
         and tensor.dtype == torch.float32
         and tensor.device == tensors[0].device
         for tensor in tensors

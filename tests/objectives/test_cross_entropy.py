@@ -142,7 +142,7 @@ def test_other_quantizations_are_refused():
     keras.config.backend() != "torch", reason="reads gradients directly; the code is the same"
 )
 @pytest.mark.parametrize("tied", [True, False])
-def test_mixed_precision_does_not_round_the_gradient_of_the_matrix(tied):
+def test_mixed_precision_does_not_round_the_sum_of_the_matrix_gradients(tied):
     embedding = make_embedding(tied, dtype="mixed_bfloat16")
     with keras.src.backend.common.variables.AutocastScope("bfloat16"):  # as inside a layer
         _, result = score(embedding, V * 8)
@@ -151,3 +151,13 @@ def test_mixed_precision_does_not_round_the_gradient_of_the_matrix(tied):
     assert keras.backend.standardize_dtype(gradient.dtype) == "float32"
     rounded = gradient.bfloat16().float()
     assert (gradient != rounded).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_the_matrix_comes_in_the_dtype_of_its_weights(dtype):
+    embedding = make_embedding(dtype=dtype)
+    with keras.src.backend.common.variables.AutocastScope("bfloat16"):  # as inside a layer
+        matrix = output_matrix(embedding)
+        assert keras.backend.standardize_dtype(matrix.dtype) == embedding.variable_dtype
+        embedding.enable_lora(2)  # which Keras adds in the compute dtype
+        assert keras.backend.standardize_dtype(output_matrix(embedding).dtype) == "bfloat16"

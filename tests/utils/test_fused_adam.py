@@ -11,6 +11,7 @@ from tests.tiny import to_numpy
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch", reason="jax and tensorflow fuse steps by themselves."
 )
+LossScaleOptimizer = keras.optimizers.LossScaleOptimizer
 SCHEDULE = {"initial_learning_rate": 1e-2, "decay_steps": 4}
 
 
@@ -51,8 +52,9 @@ def counting(monkeypatch):
         (lambda: keras.optimizers.AdamW(1e-2, global_clipnorm=0.5, use_ema=True), 6),
         (lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2), 3),
         (lambda: GuardedOptimizer(keras.optimizers.AdamW(1e-2)), 6),
+        (lambda: LossScaleOptimizer(GuardedOptimizer(keras.optimizers.Adam(1e-2)), 1.0), 6),
     ],
-    ids=["adam", "decay", "schedule", "clip and average", "accumulate", "guarded"],
+    ids=["adam", "decay", "schedule", "clip and average", "accumulate", "guarded", "scaled"],
 )
 def test_a_step_is_that_of_keras(make, num_updates, monkeypatch):
     expected = train(make())
@@ -80,6 +82,24 @@ def test_what_it_cannot_do_is_done_by_keras(monkeypatch):
         fuse_adam(optimizer)
         for result, reference in zip(train(optimizer, dtype), expected, strict=True):
             np.testing.assert_array_equal(result, reference)
+    assert not calls
+
+
+def test_gradients_that_lie_otherwise_in_memory_are_left_to_keras(monkeypatch):
+    calls = counting(monkeypatch)
+    results = []
+    for fuse in (False, True):
+        variable = keras.Variable(np.zeros((2, 3), "float32"))
+        optimizer = keras.optimizers.Adam(1e-2)
+        optimizer.build([variable])
+        if fuse:
+            fuse_adam(optimizer)
+        gradient = ops.convert_to_tensor(np.arange(6, dtype="float32").reshape(3, 2))
+        optimizer.apply([gradient.t()], [variable])
+        optimizer.apply([gradient[:1, :1].expand(2, 3)], [variable])
+        results.append([to_numpy(v.value) for v in [variable, *optimizer.variables]])
+    for result, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(result, expected)
     assert not calls
 
 

@@ -81,11 +81,13 @@ def cases(options):
         sampler = SundaeSampler(steps, num_canvases=canvases, stop_when_unchanged=False)
         # Compiled functions of its own: those of a model end with its sampler.
         compiled = CompiledFunctions()
-        first_call = iter((True,))
+        is_compiled = False
 
         def call():
-            if next(first_call, False):  # which is not timed: hours, at some lengths
+            nonlocal is_compiled
+            if not is_compiled:  # the call that is not timed: a whole one can take minutes
                 sampler.compile(lm, rows, compiled=compiled)
+                is_compiled = True
                 return np.zeros(0)
             ids, _ = sampler.generate(lm, rows, seed=0, batch_size=1, compiled=compiled)
             return ids
@@ -137,7 +139,8 @@ def _compare_length(sides, dtype, length, options):
         outputs = {}
         for case in side.cases:
             words = {backend, *case.replace(",", "").split()}
-            if words >= {dtype, str(length)} and any(words >= entry for entry in wanted):
+            of_row = case.endswith(f" {dtype} {length}")
+            if of_row and any(words >= entry for entry in wanted):
                 kind = case.removesuffix(f" {dtype} {length}").rstrip(",")
                 outputs[kind], seconds = side.open(case)
                 calls[f"{backend}: {kind}"] = (side, case)
@@ -183,12 +186,15 @@ def _summarize(rows, options):
         }
 
         def fastest(kind, times=times):
-            return min((s, name) for name, s in times.items() if f": {kind}, " in name)
+            found = [(s, name) for name, s in times.items() if f": {kind}, " in name]
+            return min(found, default=(None, None))
 
         hub_seconds, hub_name = fastest("keras_hub")
         for steps in options["steps"]:
             for canvases in options["canvases"]:
                 seconds, name = fastest(f"diffusion, steps {steps}, canvases {canvases}")
+                if hub_name is None or name is None:  # not among --only
+                    continue
                 speedups.append(
                     {
                         "length": length,
