@@ -7,8 +7,11 @@ from keras import ops
 from keras_textdiff.models.causal_lm_preprocessor import CausalLMPreprocessor
 from keras_textdiff.models.text_preprocessor import list_prompts, stop_tokens
 from keras_textdiff.models.text_task import TextTask
+from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
+
+CALLS_BEFORE_CAPTURE = 128  # a recording takes as long as that many steps are shortened by
 
 
 @register
@@ -63,6 +66,11 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         self.sampler = sampler
         self.generate_function = None
 
+        def step(column, mask, cache, index):
+            return self._run_step(column, mask, cache, index)
+
+        self._step = capture(self, step, after=CALLS_BEFORE_CAPTURE)
+
     def generate(self, inputs, max_length=None, stop_token_ids="auto", strip_prompt=False):
         """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts.
 
@@ -112,14 +120,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
 
         def next(prompt, cache, index):
             column = ops.slice(prompt, (0, index - 1), (ops.shape(prompt)[0], 1))
-            mask = ops.ones_like(prompt, dtype="bool")
-            hidden_states, cache = self.backbone.call_with_cache(
-                {"token_ids": ops.minimum(column, no_token - 1), "padding_mask": mask},
-                cache,
-                index - 1,
-            )
-            logits = _with_no_token(self.backbone.logits(hidden_states)[:, 0])
-            return logits, hidden_states[:, 0], cache
+            column = ops.minimum(column, no_token - 1)
+            return self._step(column, ops.ones_like(prompt, dtype="bool"), cache, index - 1)
 
         token_ids = self.sampler(
             next=next,
@@ -144,6 +146,14 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
             "padding_mask": padding_mask,
             "is_finite": ops.logical_or(finite, ops.logical_not(padding_mask)),
         }
+
+    def _run_step(self, column, mask, cache, index):
+        """Return logits and hidden states of a column `(B, 1)` of token ids, and the cache."""
+        hidden_states, cache = self.backbone.call_with_cache(
+            {"token_ids": column, "padding_mask": mask}, cache, index
+        )
+        logits = _with_no_token(self.backbone.logits(hidden_states)[:, 0])
+        return logits, hidden_states[:, 0], cache
 
     def make_generate_function(self):
         """Return the compiled `generate_step`, which raises a ValueError for NaN."""

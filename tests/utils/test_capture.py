@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_textdiff.models import causal_lm
 from keras_textdiff.samplers import SundaeSampler
 from keras_textdiff.utils import capture as capture_module
 from keras_textdiff.utils.capture import CALLS_BEFORE_CAPTURE, capture
@@ -129,6 +130,39 @@ def test_a_sampler_replays_its_denoiser(kind, monkeypatch):
     for run_eagerly in (True, False):
         lm.compile(sampler=sampler, run_eagerly=run_eagerly)
         texts.append(lm.generate(["the cat", "in"], max_length=14, seed=1))
+    assert texts[0] == texts[1]
+    (function, recording), *others = recordings
+    assert not others and recording is not function
+
+
+CAUSAL_MODELS = {
+    "plain": lambda: tiny.causal_lm(),
+    "rotary": lambda: tiny.causal_lm(
+        position_encoding="rotary", num_key_value_heads=1, sliding_window=4,
+        sliding_window_layers=[1],
+    ),
+    "bfloat16": lambda: tiny.causal_lm(dtype="bfloat16"),
+    "encoder": lambda: tiny.encoder_decoder_lm("causal"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "beam"])
+@pytest.mark.parametrize("kind", list(CAUSAL_MODELS))
+def test_cached_generation_replays_its_step(kind, sampler, monkeypatch):
+    recordings = []
+    record = capture_module._record
+
+    def observe(function, *arguments):
+        recordings.append((function, record(function, *arguments)))
+        return recordings[-1][1]
+
+    monkeypatch.setattr(capture_module, "_record", observe)
+    monkeypatch.setattr(causal_lm, "CALLS_BEFORE_CAPTURE", 3)
+    lm = CAUSAL_MODELS[kind]()
+    texts = []
+    for run_eagerly in (True, False):
+        lm.compile(sampler=sampler, run_eagerly=run_eagerly)
+        texts.append(lm.generate(["the cat", "in"], max_length=14, stop_token_ids=None))
     assert texts[0] == texts[1]
     (function, recording), *others = recordings
     assert not others and recording is not function

@@ -1,11 +1,11 @@
 """Grouped-query self-attention with the options of the decoder families."""
 
 import keras
-from keras import ops
 
 from keras_textdiff.backbones.layers.attention import attend, build_projections
 from keras_textdiff.backbones.layers.feature_normalization import FeatureNormalization
 from keras_textdiff.backbones.layers.rotary_embedding import rotate
+from keras_textdiff.utils.cache_columns import write_columns
 from keras_textdiff.utils.registration import register
 
 
@@ -110,9 +110,8 @@ class SelfAttention(keras.layers.Layer):
         if cosine is not None:
             query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         if key_cache is not None:
-            start = (0, cache_index, 0, 0)
-            key = ops.slice_update(key_cache, start, ops.cast(key, key_cache.dtype))
-            value = ops.slice_update(value_cache, start, ops.cast(value, value_cache.dtype))
+            key = write_columns(key_cache, cache_index, key)
+            value = write_columns(value_cache, cache_index, value)
         attended = attend(
             query,
             key,
