@@ -299,7 +299,7 @@ def output_matrix(embedding):
                 ops.cast(embedding._embeddings, embedding.compute_dtype),
                 ops.cast(embedding.embeddings_scale, embedding.compute_dtype)[:, None],
             )
-        with AutocastScope(None):
+        with AutocastScope(embedding.variable_dtype):
             return ops.reshape(embedding.embeddings, (embedding.input_dim, -1))
     if mode == "int8":
         matrix = ops.divide(
@@ -307,6 +307,6 @@ def output_matrix(embedding):
             ops.cast(embedding.reverse_embeddings_scale, embedding.compute_dtype),
         )
     else:
-        with AutocastScope(None):
+        with AutocastScope(embedding.variable_dtype):
             matrix = ops.reshape(embedding.reverse_embeddings, (-1, embedding.input_dim))
     return ops.transpose(matrix)
