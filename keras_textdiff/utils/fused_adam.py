@@ -1,6 +1,7 @@
-"""On torch, Adam's step in one pass over the weights, by torch's own call.
+"""Adam's step in one pass over the weights, by a kernel of torch's or TensorFlow's own.
 
-Keras makes a dozen passes, three of which copy all weights: a quarter of a training step on CPU.
+Keras makes a dozen passes, most of which write arrays as large as all weights: a quarter of a
+training step on torch on CPU. On jax, XLA makes one pass of them.
 """
 
 import functools
@@ -8,43 +9,83 @@ import functools
 import keras
 from keras import ops
 
+from keras_textdiff.utils.replicas import num_replicas
+
 # torch corrects averages that start from zero by the number of steps. After so many there is
 # nothing to correct: Keras' learning rate holds the correction already.
 LATE_STEP = 1e9
 
 
 def fuse_adam(optimizer):
-    """Let a Keras `Adam` or `AdamW` on torch take its steps by torch's fused call.
+    """Let a Keras `Adam` or `AdamW` take its steps by a kernel for that.
 
     The formula stays Keras' own, and so does all around it: clipping, decay, accumulation,
-    averages, the state that is saved. Other optimizers, other backends, `amsgrad`, and weights or
-    gradients that are not plain float32 are left to Keras.
+    averages, the state that is saved. Other optimizers, jax, `amsgrad`, replicas, sparse gradients,
+    and weights or gradients that are not plain float32 are left to Keras.
 
     Args:
         optimizer: `keras.Optimizer`, or one that wraps another as its `inner_optimizer`.
     """
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    if keras.config.backend() != "torch" or not isinstance(optimizer, keras.optimizers.Adam):
+    if not isinstance(optimizer, keras.optimizers.Adam) or optimizer.amsgrad:
         return
-    if getattr(type(optimizer), "_parallel_update_step", None) is _step_of_keras():
-        optimizer._parallel_update_step = functools.partial(_update, optimizer)
+    backend = keras.config.backend()
+    if backend == "torch" and _is_of_keras(optimizer, "_parallel_update_step"):
+        optimizer._parallel_update_step = functools.partial(_torch_step, optimizer)
+    if backend == "tensorflow" and _is_of_keras(optimizer, "update_step") and num_replicas() == 1:
+        optimizer.update_step = functools.partial(_tensorflow_step, optimizer)
+
+
+def _is_of_keras(optimizer, name):
+    """Return whether a method is Keras' Adam's: classes of users may have another."""
+    return getattr(type(optimizer), name, None) is getattr(_class_of_adam(), name)
 
 
 @functools.cache
-def _step_of_keras():
-    return type(keras.optimizers.Adam())._parallel_update_step
+def _class_of_adam():
+    return type(keras.optimizers.Adam())
 
 
-def _update(optimizer, gradients, variables, learning_rate):
-    """Take a step; see `_parallel_update_step` of Keras' optimizers on torch."""
+# === TensorFlow ===
+
+
+def _tensorflow_step(optimizer, gradient, variable, learning_rate):
+    """Update one weight; see `keras.optimizers.Adam.update_step`."""
+    import tensorflow as tf
+
+    is_dense = isinstance(gradient, tf.Tensor)
+    if not is_dense or not gradient.dtype == variable.dtype == tf.float32:
+        type(optimizer).update_step(optimizer, gradient, variable, learning_rate)
+        return
+    index = optimizer._get_variable_index(variable)
+    num_steps = ops.cast(optimizer.iterations + 1, "float32")
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=optimizer._momentums[index].value.handle,
+        v=optimizer._velocities[index].value.handle,
+        beta1_power=optimizer.beta_1**num_steps,
+        beta2_power=optimizer.beta_2**num_steps,
+        lr=ops.cast(learning_rate, "float32"),
+        beta1=optimizer.beta_1,
+        beta2=optimizer.beta_2,
+        epsilon=optimizer.epsilon,
+        grad=gradient,
+    )
+
+
+# === torch ===
+
+
+def _torch_step(optimizer, gradients, variables, learning_rate):
+    """Update all weights; see `_parallel_update_step` of Keras' optimizers on torch."""
     import torch
 
     weights = [variable.value for variable in variables]
     indices = [optimizer._get_variable_index(variable) for variable in variables]
     means = [optimizer._momentums[index].value for index in indices]
     squares = [optimizer._velocities[index].value for index in indices]
-    if optimizer.amsgrad or not _all_plain([*weights, *gradients, *means, *squares]):
+    if not _all_plain([*weights, *gradients, *means, *squares]):
         type(optimizer)._parallel_update_step(optimizer, gradients, variables, learning_rate)
         return
     # Tensors, so that a GPU is not waited for.

@@ -8,9 +8,9 @@ from keras_textdiff.utils.fused_adam import fuse_adam
 from tests import tiny
 from tests.tiny import to_numpy
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="jax and tensorflow fuse steps by themselves."
-)
+BACKEND = keras.config.backend()
+pytestmark = pytest.mark.skipif(BACKEND == "jax", reason="jax fuses the passes by itself.")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="TensorFlow has no such tensors.")
 LossScaleOptimizer = keras.optimizers.LossScaleOptimizer
 SCHEDULE = {"initial_learning_rate": 1e-2, "decay_steps": 4}
 
@@ -31,15 +31,21 @@ def train(optimizer, dtype="float32", num_steps=6):
 
 def counting(monkeypatch):
     """Return a list that grows with each fused call."""
-    import torch
+    if BACKEND == "torch":
+        import torch
 
-    calls, fused = [], torch._fused_adam_
+        module, name = torch, "_fused_adam_"
+    else:
+        import tensorflow as tf
+
+        module, name = tf.raw_ops, "ResourceApplyAdam"
+    calls, fused = [], getattr(module, name)
 
     def counted(*arguments, **kwargs):
         calls.append(1)
         return fused(*arguments, **kwargs)
 
-    monkeypatch.setattr(torch, "_fused_adam_", counted)
+    monkeypatch.setattr(module, name, counted)
     return calls
 
 
@@ -63,12 +69,14 @@ def test_a_step_is_that_of_keras(make, num_updates, monkeypatch):
     calls = counting(monkeypatch)
     for result, reference in zip(train(optimizer), expected, strict=True):
         np.testing.assert_allclose(result, reference, rtol=1e-5, atol=1e-7)
-    assert len(calls) == num_updates
+    num_variables = 2 if BACKEND == "tensorflow" else 1  # of a call
+    assert len(calls) == num_updates * num_variables
 
 
 def test_what_it_cannot_do_is_done_by_keras(monkeypatch):
     class Other(keras.optimizers.Adam):
-        pass
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate)
 
     calls = counting(monkeypatch)
     for make, dtype in [
@@ -85,6 +93,7 @@ def test_what_it_cannot_do_is_done_by_keras(monkeypatch):
     assert not calls
 
 
+@on_torch
 def test_gradients_that_lie_otherwise_in_memory_are_left_to_keras(monkeypatch):
     calls = counting(monkeypatch)
     results = []
@@ -105,15 +114,37 @@ def test_gradients_that_lie_otherwise_in_memory_are_left_to_keras(monkeypatch):
 
 def test_training_takes_fused_steps(monkeypatch):
     lm = tiny.diffusion_lm()
-    lm.compile(keras.optimizers.AdamW(1e-2))
+    lm.compile(keras.optimizers.AdamW(1e-2), run_eagerly=BACKEND == "tensorflow")
+    num_calls = len(lm.trainable_variables) if BACKEND == "tensorflow" else 1
     calls = counting(monkeypatch)
     rows = lm.preprocessor(tiny.TEXTS)
     lm.fit(rows, batch_size=len(tiny.TEXTS), steps_per_epoch=1, verbose=0)
-    assert len(calls) == 1
+    assert len(calls) == num_calls
     lm.train_on_batch(rows)
-    assert len(calls) == 2
+    assert len(calls) == 2 * num_calls
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="torch adds sparse gradients up.")
+def test_sparse_gradients_are_left_to_keras(monkeypatch):
+    import tensorflow as tf
+
+    calls = counting(monkeypatch)
+    results = []
+    for fuse in (False, True):
+        variable = keras.Variable(np.zeros((4, 3), "float32"))
+        optimizer = keras.optimizers.Adam(1e-2)
+        optimizer.build([variable])
+        if fuse:
+            fuse_adam(optimizer)
+        gradient = tf.IndexedSlices(tf.ones((2, 3)), tf.constant([1, 3]), tf.constant([4, 3]))
+        optimizer.apply([gradient], [variable])
+        results.append([to_numpy(v.value) for v in [variable, *optimizer.variables]])
+    for result, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(result, expected)
+    assert not calls
+
+
+@on_torch
 def test_changes_are_counted():
     optimizer = keras.optimizers.Adam(1e-2)
     fuse_adam(optimizer)
