@@ -114,17 +114,19 @@ class ProcessSide:
         file: path of the benchmark.
         side: str, a name in its `SIDES`.
         backend: one of `BACKENDS`.
-        options: dict of the benchmark's options.
+        options: dict of the benchmark's options; "environment", a dict, is set in the process.
         folder: path of a folder for what is passed on.
     """
 
     def __init__(self, file, side, backend, options, folder):
+        environment = options.get("environment", {})
         options = json.dumps({**options, "backend": backend})
         self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, file, f"--side={side}", f"--options={options}"],
             env={
                 **os.environ,
+                **environment,
                 "KERAS_BACKEND": keras_backend(backend),
                 "TF_CPP_MIN_LOG_LEVEL": "3",
             },

@@ -66,10 +66,6 @@ def cases(options):
 
     import keras_textdiff
 
-    if "compilation_cache" in options:
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", options["compilation_cache"])
     size, length = options["size"], options["length"]
     inputs = gpt2.inputs(size, 1, length)
     folders = {name: str(pathlib.Path(options["folder"]) / name) for name in LOADERS}
@@ -184,7 +180,8 @@ def _from_cache(start, backend, options):
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(2):
             with tempfile.TemporaryDirectory() as folder:
-                side = start("keras", backend, folder=folder, compilation_cache=cache)
+                environment = {"JAX_COMPILATION_CACHE_DIR": cache}
+                side = start("keras", backend, folder=folder, environment=environment)
                 first_calls = _first_calls(side, f"{backend}, with a cache", options)
                 side.stop()
     return first_calls
