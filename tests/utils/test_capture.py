@@ -111,8 +111,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*MODELS, "int8"])
-def test_a_sampler_replays_its_denoiser(kind, monkeypatch):
+@pytest.fixture
+def recordings(monkeypatch):
+    """A list that gets each recorded function, and its recording."""
     recordings = []
     record = capture_module._record
 
@@ -121,6 +122,11 @@ def test_a_sampler_replays_its_denoiser(kind, monkeypatch):
         return recordings[-1][1]
 
     monkeypatch.setattr(capture_module, "_record", observe)
+    return recordings
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "int8"])
+def test_a_sampler_replays_its_denoiser(kind, recordings):
     lm = MODELS.get(kind, MODELS["plain"])()
     if kind == "int8":
         lm.compile()
@@ -148,15 +154,7 @@ CAUSAL_MODELS = {
 
 @pytest.mark.parametrize("sampler", ["greedy", "beam"])
 @pytest.mark.parametrize("kind", list(CAUSAL_MODELS))
-def test_cached_generation_replays_its_step(kind, sampler, monkeypatch):
-    recordings = []
-    record = capture_module._record
-
-    def observe(function, *arguments):
-        recordings.append((function, record(function, *arguments)))
-        return recordings[-1][1]
-
-    monkeypatch.setattr(capture_module, "_record", observe)
+def test_cached_generation_replays_its_step(kind, sampler, recordings, monkeypatch):
     monkeypatch.setattr(causal_lm, "CALLS_BEFORE_CAPTURE", 3)
     lm = CAUSAL_MODELS[kind]()
     texts = []

@@ -93,23 +93,36 @@ def test_what_it_cannot_do_is_done_by_keras(monkeypatch):
     assert not calls
 
 
-@on_torch
-def test_gradients_that_lie_otherwise_in_memory_are_left_to_keras(monkeypatch):
+def check_left_to_keras(shape, gradients, monkeypatch):
+    """Check that steps with these gradients are not fused, and are those of Keras."""
     calls = counting(monkeypatch)
     results = []
     for fuse in (False, True):
-        variable = keras.Variable(np.zeros((2, 3), "float32"))
+        variable = keras.Variable(np.zeros(shape, "float32"))
         optimizer = keras.optimizers.Adam(1e-2)
         optimizer.build([variable])
         if fuse:
             fuse_adam(optimizer)
-        gradient = ops.convert_to_tensor(np.arange(6, dtype="float32").reshape(3, 2))
-        optimizer.apply([gradient.t()], [variable])
-        optimizer.apply([gradient[:1, :1].expand(2, 3)], [variable])
+        for gradient in gradients:
+            optimizer.apply([gradient], [variable])
         results.append([to_numpy(v.value) for v in [variable, *optimizer.variables]])
     for result, expected in zip(*results, strict=True):
         np.testing.assert_array_equal(result, expected)
     assert not calls
+
+
+@on_torch
+def test_gradients_that_lie_otherwise_in_memory_are_left_to_keras(monkeypatch):
+    matrix = ops.convert_to_tensor(np.arange(6, dtype="float32").reshape(3, 2))
+    check_left_to_keras((2, 3), [matrix.t(), matrix[:1, :1].expand(2, 3)], monkeypatch)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="torch adds sparse gradients up.")
+def test_sparse_gradients_are_left_to_keras(monkeypatch):
+    import tensorflow as tf
+
+    gradient = tf.IndexedSlices(tf.ones((2, 3)), tf.constant([1, 3]), tf.constant([4, 3]))
+    check_left_to_keras((4, 3), [gradient], monkeypatch)
 
 
 def test_training_takes_fused_steps(monkeypatch):
@@ -122,26 +135,6 @@ def test_training_takes_fused_steps(monkeypatch):
     assert len(calls) == num_calls
     lm.train_on_batch(rows)
     assert len(calls) == 2 * num_calls
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="torch adds sparse gradients up.")
-def test_sparse_gradients_are_left_to_keras(monkeypatch):
-    import tensorflow as tf
-
-    calls = counting(monkeypatch)
-    results = []
-    for fuse in (False, True):
-        variable = keras.Variable(np.zeros((4, 3), "float32"))
-        optimizer = keras.optimizers.Adam(1e-2)
-        optimizer.build([variable])
-        if fuse:
-            fuse_adam(optimizer)
-        gradient = tf.IndexedSlices(tf.ones((2, 3)), tf.constant([1, 3]), tf.constant([4, 3]))
-        optimizer.apply([gradient], [variable])
-        results.append([to_numpy(v.value) for v in [variable, *optimizer.variables]])
-    for result, expected in zip(*results, strict=True):
-        np.testing.assert_array_equal(result, expected)
-    assert not calls
 
 
 @on_torch
