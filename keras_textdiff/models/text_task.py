@@ -182,7 +182,7 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
 
     def make_train_function(self, force=False):
         """Return what takes a step; Keras calls it at each `fit`."""
-        fuse_adam(self.optimizer)
+        fuse_adam(self.optimizer, self)
         return super().make_train_function(force)
 
     def _maybe_symbolic_build(self, **kwargs):

@@ -16,7 +16,7 @@ from keras_textdiff.utils.replicas import num_replicas
 LATE_STEP = 1e9
 
 
-def fuse_adam(optimizer):
+def fuse_adam(optimizer, model=None):
     """Let a Keras `Adam` or `AdamW` take its steps by a kernel for that.
 
     The formula stays Keras' own, and so does all around it: clipping, decay, accumulation,
@@ -25,6 +25,7 @@ def fuse_adam(optimizer):
 
     Args:
         optimizer: `keras.Optimizer`, or one that wraps another as its `inner_optimizer`.
+        model: the `keras.Model` that it trains, whose replicas count, see `num_replicas`.
     """
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
@@ -33,7 +34,8 @@ def fuse_adam(optimizer):
     backend = keras.config.backend()
     if backend == "torch" and _is_of_keras(optimizer, "_parallel_update_step"):
         optimizer._parallel_update_step = functools.partial(_torch_step, optimizer)
-    if backend == "tensorflow" and _is_of_keras(optimizer, "update_step") and num_replicas() == 1:
+    alone = backend == "tensorflow" and num_replicas(model) == 1
+    if alone and _is_of_keras(optimizer, "update_step"):
         optimizer.update_step = functools.partial(_tensorflow_step, optimizer)
 
 

@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -135,6 +137,16 @@ def test_training_takes_fused_steps(monkeypatch):
     assert len(calls) == num_calls
     lm.train_on_batch(rows)
     assert len(calls) == 2 * num_calls
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.distribute")
+@pytest.mark.parametrize("count", [1, 2])
+def test_replicas_are_left_to_keras(count):
+    # A model knows its replicas, also outside of its strategy's scope, where `fit` is called.
+    strategy = types.SimpleNamespace(num_replicas_in_sync=count)
+    optimizer = keras.optimizers.Adam(1e-2)
+    fuse_adam(optimizer, types.SimpleNamespace(distribute_strategy=strategy))
+    assert ("update_step" in vars(optimizer)) == (count == 1)
 
 
 @on_torch
