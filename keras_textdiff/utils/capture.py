@@ -1,7 +1,7 @@
 """On torch, calls without Keras' Python: operations are recorded once and replayed.
 
 jax and tensorflow compile; torch runs every layer's Python at every call, which takes half of a
-short call's time on CPU, and nearly all of it on a GPU.
+short call's time on CPU, and nearly all of it on a GPU. There, operations are launched together.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import contextlib
 import keras
 from keras import tree
 
+from keras_textdiff.utils.cuda_graph import CudaGraph, on_one_gpu
 from keras_textdiff.utils.recording import PackedWeights, improve
 
 _recordings_at_once = []  # of contexts that are open
@@ -63,7 +64,9 @@ class _Captured:
     def forget(self, weights):
         """Start anew with these weights."""
         self.weights = weights
+        self.places = _places(weights)
         self.watch = _Watch(weights)
+        self.pool = None  # of the memory of CUDA graphs
         self.packed = PackedWeights()
         self.num_calls = {}  # by shapes
         self.recordings = {}  # by shapes; the function itself where recording failed
@@ -79,15 +82,39 @@ class _Captured:
             return self.function(*arguments)
         if len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights)):
             self.forget(weights)
+        elif self.pool is not None and _places(weights) != self.places:
+            self.forget(weights)
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
         if key not in self.recordings:
             self.num_calls[key] = self.num_calls.get(key, 0) + 1
             if self.num_calls[key] <= self.after and not _recordings_at_once:
                 return self.function(*arguments)
-            self.recordings[key] = _record(self.function, arguments, self.packed)
+            self.recordings[key] = self._record(arguments)
         if self.watch.has_changed():
             self.packed.refresh()
         return self.recordings[key](*arguments)
+
+    def _record(self, arguments):
+        """Return a recording; on a GPU, its graph."""
+        import torch
+
+        if not on_one_gpu([*tree.flatten(arguments), *self.weights]):
+            return _record(self.function, arguments, self.packed)
+        arguments = tree.map_structure(torch.clone, arguments)
+        recording = _record(self.function, arguments, self.packed)
+        if recording is self.function:
+            return recording
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        try:
+            return CudaGraph(recording, arguments, self.pool)
+        except RuntimeError:  # it waits for numbers, or asks for memory that there is not
+            return recording
+
+
+def _places(weights):
+    """Return where on GPUs weights lie: a graph reads them there."""
+    return [weight.data_ptr() for weight in weights if weight.device.type == "cuda"]
 
 
 def _is_not(left, right):

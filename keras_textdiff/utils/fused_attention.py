@@ -31,7 +31,11 @@ def fused_attention(query, key, value, mask, scale):
         return None
     if backend == "torch" and _suits_blocks(query, key, value):
         return _attend_in_blocks(query, key, value, mask, scale)
-    return ops.dot_product_attention(query, key, value, mask=mask, scale=scale)
+    # Keras takes flash attention where it can, unless its users have turned it off.
+    flash_attention = False if keras.config.is_flash_attention_enabled() is False else None
+    return ops.dot_product_attention(
+        query, key, value, mask=mask, scale=scale, flash_attention=flash_attention
+    )
 
 
 def _suits_blocks(query, key, value):

@@ -45,15 +45,20 @@ def transformers_cases(options):
     import torch
 
     gpt2.save(options["folder"], options["size"])
-    load = functools.cache(lambda dtype: gpt2.load_transformers(options["folder"], dtype))
+    device = harness.torch_device()
+
+    @functools.cache
+    def load(dtype):
+        return gpt2.load_transformers(options["folder"], dtype).to(device)
 
     def make(dtype, rows, length):
         model = load(dtype)
         ids = torch.tensor(gpt2.token_ids(options["size"], rows, length), dtype=torch.int64)
+        ids = ids.to(device)
 
         def call():
             with torch.inference_mode():
-                return model(input_ids=ids, use_cache=False).logits
+                return harness.finish(model(input_ids=ids, use_cache=False).logits)
 
         return call
 

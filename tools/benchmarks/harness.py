@@ -43,7 +43,7 @@ MAXIMUM_COMPARED = 2**20  # numbers of an output that are compared, evenly sprea
 
 
 def machine():
-    """Describe the processor, its load and the installed packages."""
+    """Describe the processor, its load, GPUs and the installed packages."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -59,10 +59,20 @@ def machine():
         "cpu": model,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
+        "gpus": _gpus(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         **versions,
     }
+
+
+def _gpus():
+    """Return the names of NVIDIA's GPUs."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    except FileNotFoundError:
+        return []
 
 
 # === Sides ===
@@ -125,6 +135,7 @@ class ProcessSide:
         self.process = subprocess.Popen(
             [sys.executable, file, f"--side={side}", f"--options={options}"],
             env={
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # sides share a GPU
                 **os.environ,
                 **environment,
                 "KERAS_BACKEND": keras_backend(backend),
@@ -194,7 +205,7 @@ def _thin_out(output):
 def to_numpy(output):
     """Return a tensor of any backend, or numbers, as a NumPy array."""
     if hasattr(output, "detach"):
-        return output.detach().float().numpy()
+        return output.detach().float().cpu().numpy()
     return np.asarray(output)
 
 
@@ -211,10 +222,19 @@ def jit_compile(backend):
     return False if backend.endswith("_without_xla") else "auto"
 
 
+def torch_device():
+    """Return where plain torch runs, as Keras chooses it."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def finish(tensors):
     """Wait until tensors are computed, and return them."""
     if "jax" in sys.modules:
         sys.modules["jax"].block_until_ready(tensors)
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.synchronize()
     return tensors
 
 

@@ -58,10 +58,13 @@ def plain_cases(options):
     import torch
 
     gpt2.save(options["folder"], options["size"])
-    targets, canvas, _ = (torch.tensor(x, dtype=torch.int64) for x in given_canvas(options))
+    device = harness.torch_device()
+    targets, canvas, _ = (
+        torch.tensor(x, dtype=torch.int64, device=device) for x in given_canvas(options)
+    )
 
     def make(dtype):
-        model = gpt2.load_transformers(options["folder"]).train()
+        model = gpt2.load_transformers(options["folder"]).train().to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=ADAMW["learning_rate"],
@@ -72,7 +75,7 @@ def plain_cases(options):
 
         def step():
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
                 first = model(input_ids=canvas, use_cache=False).logits
                 candidates = first.detach().argmax(-1)
                 second = model(input_ids=candidates, use_cache=False).logits
