@@ -7,6 +7,7 @@ import abc
 import inspect
 
 import keras_hub
+import numpy as np
 from keras import ops
 
 from keras_textdiff import presets
@@ -26,11 +27,13 @@ class TextBackbone(keras_hub.models.Backbone):
         has_encoder: bool, whether a prefix goes to an encoder, as "encoder_token_ids", and not in
             front of the canvas.
         num_learned_positions: int, most positions of a row, or None for no limit.
+        sliding_window_layers: indices of layers that see a window alone.
     """
 
     attention_modes = ()
     has_encoder = False
     num_learned_positions = None
+    sliding_window_layers = ()
 
     @abc.abstractmethod
     def encode(self, inputs, training=False):
@@ -67,6 +70,16 @@ class TextBackbone(keras_hub.models.Backbone):
         Returns:
             Nest of tensors whose first axis is B.
         """
+
+    def is_unmasked(self, inputs):
+        """Return whether each position sees all others, so that no mask needs to be looked at.
+
+        Args:
+            inputs: dict of the backbone's inputs as NumPy arrays.
+        """
+        masks = [inputs[name] for name in self.input if name.endswith("padding_mask")]
+        everywhere = self.attention == "bidirectional" and not len(self.sliding_window_layers)
+        return everywhere and all(np.all(mask) for mask in masks)
 
     def logits(self, hidden_states):
         """Project hidden states `(..., D)` to logits `(..., V)`."""

@@ -10,6 +10,7 @@ from keras_textdiff.models.text_task import TextTask
 from keras_textdiff.utils.capture import capture
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.registration import register
+from keras_textdiff.utils.steady_weights import weights_stay
 
 CALLS_BEFORE_CAPTURE = 128  # a recording takes as long as that many steps are shortened by
 
@@ -160,7 +161,8 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         function = super().make_generate_function()
 
         def generate(inputs, stop_token_ids=None):
-            outputs = dict(function(inputs, stop_token_ids=stop_token_ids))
+            with weights_stay():
+                outputs = dict(function(inputs, stop_token_ids=stop_token_ids))
             is_finite = ops.convert_to_numpy(outputs.pop("is_finite"))
             if not is_finite.all():
                 position, row = np.argwhere(~is_finite.T)[0]  # the first: others may follow from it

@@ -18,6 +18,7 @@ from keras_textdiff.utils.capture import capture, recording_at_once, records
 from keras_textdiff.utils.categorical import draw, has_distribution, log_probability, log_total
 from keras_textdiff.utils.checks import check_integer, check_number
 from keras_textdiff.utils.compilation import while_loop
+from keras_textdiff.utils.fused_attention import unmasked_attention
 from keras_textdiff.utils.leading_positions import (
     add_leading,
     count_leading,
@@ -126,7 +127,8 @@ class Sampler(abc.ABC):
             ValueError: where the model returned NaN or infinite logits, naming the step.
         """
         num_canvases = self.num_canvases
-        key, function = self._compiled_loop(model, compiled, return_trajectory)
+        unmasked = self._is_unmasked(model, rows)
+        key, function = self._compiled_loop(model, compiled, unmasked, return_trajectory)
         keys = canvas_keys(rows, num_canvases)
         num_rows, length = rows["token_ids"].shape
         first = first_target(rows["target_mask"])
@@ -179,7 +181,7 @@ class Sampler(abc.ABC):
             rows: dict of arrays, see `generate`.
             compiled: `CompiledFunctions`.
         """
-        _, function = self._compiled_loop(model, compiled)
+        _, function = self._compiled_loop(model, compiled, self._is_unmasked(model, rows))
         keys = canvas_keys(rows, self.num_canvases)
         inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
         inputs = cut_leading(inputs, 0, self.noise_streams)
@@ -187,21 +189,30 @@ class Sampler(abc.ABC):
         with recording_at_once():
             function({**inputs, "first_step": np.int32(first_step), "resting_rows": np.int32(0)})
 
-    def _compiled_loop(self, model, compiled, return_trajectory=False):
+    def _is_unmasked(self, model, rows):
+        """Return whether each position of all rows, filled up, sees all others."""
+        lengths = {rows[name].shape[1] for name in model.backbone.input}
+        filled = all(_filled_length(length, model.backbone) == length for length in lengths)
+        return filled and model.backbone.is_unmasked(rows)
+
+    def _compiled_loop(self, model, compiled, unmasked, return_trajectory=False):
         """Return the key of the loop in `compiled`, and the loop."""
 
         @functools.partial(capture, model)
         def denoise(canvas, leading_ids, others, context):
             token_ids = ops.concatenate([leading_ids, canvas], axis=1)
-            hidden_states = model.hidden_states({**others, "token_ids": token_ids}, context=context)
+            with unmasked_attention(unmasked):
+                inputs = {**others, "token_ids": token_ids}
+                hidden_states = model.hidden_states(inputs, context=context)
             return model.backbone.logits(hidden_states[:, leading_ids.shape[1] :])
 
         def function(inputs):
             # Once per prompt; its canvases, and all steps, share it.
             num_rows = inputs["token_ids"].shape[0]
+            with unmasked_attention(unmasked):
+                context = model.backbone.encode(inputs)
             context = tree.map_structure(
-                lambda x: ops.repeat(x, num_rows // x.shape[0], axis=0),
-                model.backbone.encode(inputs),
+                lambda x: ops.repeat(x, num_rows // x.shape[0], axis=0), context
             )
 
             others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
@@ -214,7 +225,7 @@ class Sampler(abc.ABC):
             return self.run(denoiser, inputs, return_trajectory, return_scores)
 
         config = json.dumps(registration.serialize(self), sort_keys=True)
-        key = (config, return_trajectory)
+        key = (config, unmasked, return_trajectory)
         return key, compiled.get(key, model, function)
 
     def _canvas_rows(self, rows):
@@ -249,10 +260,8 @@ class Sampler(abc.ABC):
         noise = self.draw_noise(seed, keys, length)
         inputs = {**rows, "token_ids": canvas, **noise}
         for name, value in inputs.items():
-            padded_length = value.shape[-1] + -value.shape[-1] % LENGTH_BUCKET
-            if backbone.num_learned_positions is not None:
-                padded_length = min(padded_length, backbone.num_learned_positions)
-            widths = [(0, 0)] * (value.ndim - 1) + [(0, padded_length - value.shape[-1])]
+            more = _filled_length(value.shape[-1], backbone) - value.shape[-1]
+            widths = [(0, 0)] * (value.ndim - 1) + [(0, more)]
             inputs[name] = np.pad(value, widths, constant_values=0.5 if name in noise else 0)
         return inputs
 
@@ -420,6 +429,14 @@ def encoder_tokens(rows):
         return [np.zeros(0, int)] * len(rows["token_ids"])
     pairs = zip(rows["encoder_token_ids"], rows["encoder_padding_mask"], strict=True)
     return [ids[real] for ids, real in pairs]
+
+
+def _filled_length(length, backbone):
+    """Return to which length rows are padded."""
+    length += -length % LENGTH_BUCKET
+    if backbone.num_learned_positions is not None:
+        length = min(length, backbone.num_learned_positions)
+    return length
 
 
 def _row_axis(name):

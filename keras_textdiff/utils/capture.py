@@ -11,6 +11,7 @@ from keras import tree
 
 from keras_textdiff.utils.cuda_graph import CudaGraph, on_one_gpu
 from keras_textdiff.utils.recording import PackedWeights, improve
+from keras_textdiff.utils.steady_weights import remembered
 
 _recordings_at_once = []  # of contexts that are open
 CALLS_BEFORE_CAPTURE = 16  # recording takes as long as some dozens of the calls that it shortens
@@ -77,22 +78,27 @@ class _Captured:
         leaves = tree.flatten(arguments)
         if torch.is_grad_enabled() or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return self.function(*arguments)
-        weights = [variable._value for variable in self.model.variables]
-        if any(weight.is_inference() for weight in weights):  # their changes are not counted
+        if not remembered(self, self._look_at_weights):
             return self.function(*arguments)
-        if len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights)):
-            self.forget(weights)
-        elif self.pool is not None and _places(weights) != self.places:
-            self.forget(weights)
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
         if key not in self.recordings:
             self.num_calls[key] = self.num_calls.get(key, 0) + 1
             if self.num_calls[key] <= self.after and not _recordings_at_once:
                 return self.function(*arguments)
             self.recordings[key] = self._record(arguments)
-        if self.watch.has_changed():
-            self.packed.refresh()
         return self.recordings[key](*arguments)
+
+    def _look_at_weights(self):
+        """Bring recordings up to date; return whether there can be any."""
+        weights = [variable._value for variable in self.model.variables]
+        if any(weight.is_inference() for weight in weights):  # their changes are not counted
+            return False
+        is_new = len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights))
+        if is_new or (self.pool is not None and _places(weights) != self.places):
+            self.forget(weights)
+        elif self.watch.has_changed():
+            self.packed.refresh()
+        return True
 
     def _record(self, arguments):
         """Return a recording; on a GPU, its graph."""

@@ -1,11 +1,10 @@
 """The one place that knows how each backend compiles a function and runs a loop."""
 
-import itertools
-
 import keras
 from keras import ops, tree
 
 from keras_textdiff.utils.processes import on_all_devices, split_rows
+from keras_textdiff.utils.steady_weights import remembered, weights_stay
 
 
 def while_loop(condition, body, loop_vars):
@@ -56,7 +55,7 @@ def compile_tensors(model, function):
         import torch
 
         def run(inputs):
-            with torch.no_grad():
+            with torch.no_grad(), weights_stay():
                 return function(inputs)
 
         return run
@@ -68,13 +67,13 @@ def _compile_jax(model, function):
 
     @jax.jit
     def stateless(state, inputs):
-        variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)
-        with keras.StatelessScope(state_mapping=list(zip(variables, state, strict=True))):
+        mapping = list(zip(model.variables, state, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
             return on_all_devices(function(inputs))
 
     def run(inputs):
-        variables = itertools.chain(model.trainable_variables, model.non_trainable_variables)
-        return stateless([variable.value for variable in variables], inputs)
+        state = remembered(model, lambda: [variable.value for variable in model.variables])
+        return stateless(state, inputs)
 
     return run
 

@@ -36,6 +36,7 @@ class CudaGraph:
             self.outputs = function(*arguments)
 
     def __call__(self, *arguments):
+        """Return what the function does, in tensors of their own."""
         import torch
 
         torch._foreach_copy_(self.inputs, tree.flatten(arguments))

@@ -3,6 +3,9 @@
 Shapes: B batch, Q queries, K keys, N heads, H head size.
 """
 
+import contextlib
+import contextvars
+
 import keras
 from keras import ops
 
@@ -12,6 +15,24 @@ MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 BLOCK_ELEMENTS = 2**19  # attention logits alive at once: 1 MiB in bfloat16, which caches hold
 
 
+_UNMASKED = contextvars.ContextVar("attention_unmasked", default=False)
+
+
+@contextlib.contextmanager
+def unmasked_attention(unmasked=True):
+    """In this context all masks are True everywhere, and need not be looked at, if `unmasked`."""
+    token = _UNMASKED.set(unmasked)
+    try:
+        yield
+    finally:
+        _UNMASKED.reset(token)
+
+
+def needed_mask(mask):
+    """Return a mask, or None where it is known to be True everywhere."""
+    return None if _UNMASKED.get() else mask
+
+
 def fused_attention(query, key, value, mask, scale):
     """Attend with the backend's own fused call, or one as fast.
 
@@ -19,7 +40,7 @@ def fused_attention(query, key, value, mask, scale):
         query: float tensor `(B, Q, N, H)`.
         key: float tensor `(B, K, N, H)`.
         value: float tensor `(B, K, N, H)`.
-        mask: bool tensor `(B, 1, Q, K)`, True where a query may attend to a key.
+        mask: bool tensor `(B, 1, Q, K)`, True where a query may attend to a key, or None.
         scale: float on the attention logits.
 
     Returns:
@@ -33,6 +54,8 @@ def fused_attention(query, key, value, mask, scale):
         return _attend_in_blocks(query, key, value, mask, scale)
     # Keras takes flash attention where it can, unless its users have turned it off.
     flash_attention = False if keras.config.is_flash_attention_enabled() is False else None
+    if backend == "torch" and query.device.type == "cuda":
+        return _attend_on_gpu(query, key, value, mask, scale, flash_attention)
     return ops.dot_product_attention(
         query, key, value, mask=mask, scale=scale, flash_attention=flash_attention
     )
@@ -55,14 +78,16 @@ def _attend_in_blocks(query, key, value, mask, scale):
         x.transpose(1, 2).reshape(num_rows * num_heads, *x.shape[1::2])
         for x in (query * scale, key, value)
     )  # (B * N, Q or K, H)
-    bias = torch.where(mask, 0.0, MASKED).to(query.dtype)  # filling in takes four times as long
+    if mask is not None:  # filling in takes four times as long as adding
+        bias = torch.where(mask, 0.0, MASKED).to(query.dtype)
     output = torch.empty_like(query)
     heads, rows = _block_size(num_heads, num_queries * key.shape[1])
     for start in range(0, num_rows * num_heads, heads * rows):
         block = slice(start, start + heads * rows)
         row = start // num_heads
         logits = torch.bmm(query[block], key[block].mT)
-        logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows])
+        if mask is not None:
+            logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows])
         torch.bmm(torch.softmax(logits, dim=-1), value[block], out=output[block])
     return output.view(num_rows, num_heads, num_queries, -1).transpose(1, 2)
 
@@ -73,3 +98,21 @@ def _block_size(num_heads, per_head):
     while num_heads % heads:
         heads -= 1
     return heads, max(1, BLOCK_ELEMENTS // (num_heads * per_head))
+
+
+def _attend_on_gpu(query, key, value, mask, scale, flash_attention):
+    """Attend where the projections lie, which Keras' call would copy first."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if mask is not None:
+        lowest = max(MASKED, torch.finfo(query.dtype).min / 2)
+        mask = torch.where(mask, 0.0, lowest).to(query.dtype)
+    kernels = contextlib.nullcontext()
+    if flash_attention is False:
+        kernels = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    with kernels:
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in (query, key, value)), attn_mask=mask, scale=scale
+        )
+    return attended.transpose(1, 2)

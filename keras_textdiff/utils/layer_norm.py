@@ -13,11 +13,14 @@ def torch_layer_norm(x, scale, bias, epsilon):
         epsilon: float added to the variance.
 
     Returns:
-        Float tensor `(..., D)`: float32, or bfloat16 where `x` is so and lies on a CPU, whose
-        kernel takes numbers of both kinds; it rounds once, at the end.
+        Float tensor `(..., D)`: float32, or in the dtype of `x` where a kernel takes that: on CPU
+        bfloat16, with a float32 scale; on a GPU with a scale of that dtype, which a layer's scale
+        was cast from. Both compute in float32 and round once, at the end.
     """
     import torch
 
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+    if x.device.type == "cuda" and x.element_size() == 2:
+        scale, bias = scale.to(x.dtype), bias.to(x.dtype)
+    elif x.device.type != "cpu" or x.dtype != torch.bfloat16:
         x = ops.cast(x, "float32")
     return torch.nn.functional.layer_norm(x, (x.shape[-1],), scale, bias, epsilon)

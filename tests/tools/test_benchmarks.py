@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import attention
 import cross_entropy_memory
 import denoiser
 import early_stopping
@@ -27,6 +28,7 @@ def _right(row, kind):
 
 
 COMPARED = {
+    attention: lambda row: row["largest_relative_differences"].values(),
     denoiser: lambda row: row["largest_relative_differences"].values(),
     generation: lambda row: [1 - share for share in row["share_of_equal_tokens"].values()],
     training_step: lambda row: [row["largest_relative_difference_of_losses"]],

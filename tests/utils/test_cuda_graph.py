@@ -78,9 +78,8 @@ def test_what_waits_for_numbers_is_replayed_without_a_graph():
     x = ops.ones((1, 2))
     with torch.no_grad():
         for _ in range(2):
-            np.testing.assert_allclose(
-                to_numpy(captured(x)), to_numpy(model(x)) + [[1, 2, 3]], rtol=1e-5
-            )
+            expected = to_numpy(model(x)) + np.array([1, 2, 3])
+            np.testing.assert_allclose(to_numpy(captured(x)), expected, rtol=1e-5)
 
 
 def test_texts_are_those_of_plain_calls():

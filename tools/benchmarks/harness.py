@@ -15,6 +15,7 @@ backends are timed in turn (A B A B ...), within one run, and no backend's threa
 of another's. Where two sides compute the same, their outputs are compared before.
 """
 
+import contextvars
 import gc
 import importlib.metadata
 import json
@@ -97,7 +98,7 @@ class LocalSide:
         output = call()
         seconds = time.perf_counter() - start
         self._calls[case] = call
-        return _thin_out(output), seconds
+        return thin_out(output), seconds
 
     def time(self, case):
         """Return the seconds of one call, by the clock and of all processors together."""
@@ -196,7 +197,7 @@ def _serve(make_cases):
         reply(result)
 
 
-def _thin_out(output):
+def thin_out(output):
     """Return an output as a flat float32 array of moderate size."""
     output = np.ravel(to_numpy(output))
     return output[:: -(-output.size // MAXIMUM_COMPARED) or 1].astype("float32")
@@ -239,17 +240,30 @@ def finish(tensors):
 
 
 def denoiser_call(lm, inputs):
-    """Return a callable that computes the logits `(B, L, V)` of a `DiffusionLM` on `inputs`."""
+    """Return a callable that computes the logits `(B, L, V)` of a `DiffusionLM` on `inputs`.
+
+    It is compiled as in a sampler's loop, which knows that nothing is padded where nothing is, and
+    looks at the weights once.
+    """
     from keras import ops, tree
 
     from keras_textdiff.utils.capture import capture
     from keras_textdiff.utils.compilation import compile_tensors
+    from keras_textdiff.utils.fused_attention import unmasked_attention
+    from keras_textdiff.utils.steady_weights import weights_stay
 
+    unmasked = lm.backbone.is_unmasked(inputs)
     inputs = tree.map_structure(ops.convert_to_tensor, inputs)
+
+    def logits(x):
+        with unmasked_attention(unmasked):
+            return lm.backbone.logits(lm.hidden_states(x))
+
     # Samplers record a step on torch once it has run some times; here it is measured later.
-    denoise = capture(lm, lambda x: lm.backbone.logits(lm.hidden_states(x)), after=0)
-    run = compile_tensors(lm, denoise)
-    return lambda: finish(run(inputs))
+    run = compile_tensors(lm, capture(lm, logits, after=0))
+    context = contextvars.copy_context()
+    context.run(weights_stay().__enter__)
+    return lambda: finish(context.run(run, inputs))
 
 
 def interleave(calls, repeats):

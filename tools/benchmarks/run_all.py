@@ -23,6 +23,7 @@ _SUMMARY = flags.DEFINE_bool("summary", False, "Whether to run nothing, and prin
 BENCHMARKS = {
     "import_time": [],
     "denoiser": [],
+    "attention": [],
     "sampling": [],
     "training_step": [],
     "cross_entropy_memory": [],

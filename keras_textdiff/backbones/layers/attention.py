@@ -6,7 +6,7 @@ Shapes: B batch, Q queries, K keys, N query heads, G key-value heads, H head siz
 from keras import ops
 
 from keras_textdiff.backbones.layers.dense import Projection
-from keras_textdiff.utils.fused_attention import MASKED, fused_attention
+from keras_textdiff.utils.fused_attention import MASKED, fused_attention, needed_mask
 
 
 def build_projections(layer, input_shape):
@@ -56,6 +56,7 @@ def attend(query, key, value, mask, *, scale, bias=None, soft_cap=None, sinks=No
         Float tensor `(B, Q, N, H)`.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    mask = needed_mask(mask)
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
         key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
@@ -70,7 +71,8 @@ def attend(query, key, value, mask, *, scale, bias=None, soft_cap=None, sinks=No
         logits = logits + ops.cast(bias, "float32")
     if soft_cap is not None:
         logits = ops.tanh(logits / soft_cap) * soft_cap
-    logits = ops.where(mask, logits, MASKED)
+    if mask is not None:
+        logits = ops.where(mask, logits, MASKED)
     if sinks is not None:
         sinks = ops.cast(sinks, "float32")[None, :, None, None]
         sinks = ops.broadcast_to(sinks, (*ops.shape(logits)[:-1], 1))
