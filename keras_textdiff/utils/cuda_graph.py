@@ -25,6 +25,7 @@ class CudaGraph:
     def __init__(self, function, arguments, pool):
         import torch
 
+        self.function = function  # whose constants are read where they lie
         self.inputs = tree.flatten(arguments)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -12,11 +12,11 @@ def weights_stay():
     if _KNOWN.get() is not None:
         yield
         return
-    token = _KNOWN.set({})
+    _KNOWN.set({})
     try:
         yield
     finally:
-        _KNOWN.reset(token)
+        _KNOWN.set(None)
 
 
 def remembered(owner, look):

@@ -1,3 +1,5 @@
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -52,6 +54,23 @@ def test_a_graph_computes_the_same_on_other_inputs():
         for seed, output in enumerate(outputs):
             expected = plain(lm, make_inputs(seed))
             np.testing.assert_allclose(to_numpy(output), expected, atol=1e-5)
+
+
+def test_memory_that_a_graph_reads_is_not_given_to_others():
+    import torch
+
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.build((None, 2))
+    # A constant that nobody but the recording holds.
+    captured = capture(model, lambda x: model(x) + torch.ones(3, device=x.device).cumsum(0), 0)
+    x = ops.ones((1, 2))
+    with torch.no_grad():
+        expected = to_numpy(captured(x))
+        graph_of(captured)
+        gc.collect()
+        others = [torch.full((128,), float("nan"), device=x.device) for _ in range(1000)]
+        np.testing.assert_array_equal(to_numpy(captured(x)), expected)
+        del others
 
 
 def test_a_graph_sees_new_numbers_and_new_memory():

@@ -23,8 +23,9 @@ def attend_in_numpy(query, key, value, mask, scale):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_equals_numpy(shape, dtype):
+def test_it_equals_numpy(shape, masked, dtype):
     rows, queries, keys = SHAPES[shape]
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(rows, n, HEADS, 8)) for n in (queries, keys, keys)]
@@ -32,7 +33,8 @@ def test_it_equals_numpy(shape, dtype):
     mask[..., 0] = True
     tensors = [ops.cast(ops.convert_to_tensor(array, "float32"), dtype) for array in arrays]
     arrays = [to_numpy(ops.cast(tensor, "float32")).astype("float64") for tensor in tensors]
-    output = fused_attention(*tensors, ops.convert_to_tensor(mask), 0.3)
+    mask = mask if masked else np.ones_like(mask)
+    output = fused_attention(*tensors, ops.convert_to_tensor(mask) if masked else None, 0.3)
     if output is None:
         pytest.skip("This backend attends by products and a softmax on this machine.")
     expected = attend_in_numpy(*arrays, mask, 0.3)

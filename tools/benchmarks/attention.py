@@ -3,11 +3,12 @@
     python tools/benchmarks/attention.py --output=results/attention.json
     python tools/benchmarks/attention.py --backends=jax,torch --lengths=512,4096 --repeats=50
 
-A case is what a layer does between its projections: query, key and value `(ROWS, LENGTH, 12, 64)`
-to attended values. Masked, each row of the mask is given, and True everywhere, as where a batch
-may be padded; unmasked, a sampler has seen that nothing is. Without flash attention, Keras is told
-so (`keras.config.disable_flash_attention()`); on CPU there is none, and both are the same. All
-outputs are compared before with attention in NumPy. Cases are timed in turn.
+A case is what 12 layers do between their projections: query, key and value `(ROWS, LENGTH, 12,
+64)` to attended values, which are the next query. Masked, each row of the mask is given, and True
+everywhere, as where a batch may be padded; unmasked, a sampler has seen that nothing is. Without
+flash attention, Keras is told so (`keras.config.disable_flash_attention()`); on CPU there is none,
+and both are the same. All outputs are compared before with attention in NumPy. Cases are timed in
+turn.
 """
 
 import functools
@@ -23,9 +24,17 @@ OPTIONS = {
     "rows": 1,
     "heads": 12,
     "head_dim": 64,
+    "layers": 12,
     "repeats": 5,
 }
-TINY = {"backends": ["jax"], "lengths": [16], "heads": 2, "head_dim": 4, "repeats": 1}
+TINY = {
+    "backends": ["jax"],
+    "lengths": [16],
+    "heads": 2,
+    "head_dim": 4,
+    "layers": 2,
+    "repeats": 1,
+}
 TOLERANCES = {"float32": 5e-3, "bfloat16": 5e-2}  # GPUs round float32 products too
 KINDS = ("masked", "unmasked")
 FLASH = ("flash", "no flash")
@@ -59,8 +68,11 @@ def cases(options):
         inputs = {"token_ids": query, "key": key, "value": value, "mask": mask}
 
         def function(x):
+            attended = x["token_ids"]
             with unmasked_attention(kind == "unmasked"):
-                return attend(x["token_ids"], x["key"], x["value"], x["mask"], scale=None)
+                for _ in range(options["layers"]):
+                    attended = attend(attended, x["key"], x["value"], x["mask"], scale=None)
+            return attended
 
         run = compile_tensors(model, function)
 
@@ -96,9 +108,12 @@ SIDES = {"keras": cases}
 def in_numpy(options, length):
     """Return the attended values, float32 `(R, L, N, H)`."""
     query, key, value = arrays(options, length)
-    logits = np.einsum("rqnh,rknh->rnqk", query, key) * options["head_dim"] ** -0.5
-    masses = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.einsum("rnqk,rknh->rqnh", masses / masses.sum(-1, keepdims=True), value)
+    for _ in range(options["layers"]):
+        logits = np.einsum("rqnh,rknh->rnqk", query, key) * options["head_dim"] ** -0.5
+        masses = np.exp(logits - logits.max(-1, keepdims=True))
+        masses /= masses.sum(-1, keepdims=True)
+        query = np.einsum("rnqk,rknh->rqnh", masses, value)
+    return query
 
 
 def compare(start, options):

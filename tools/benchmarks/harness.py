@@ -16,6 +16,7 @@ of another's. Where two sides compute the same, their outputs are compared befor
 """
 
 import contextvars
+import functools
 import gc
 import importlib.metadata
 import json
@@ -60,14 +61,15 @@ def machine():
         "cpu": model,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         **versions,
     }
 
 
-def _gpus():
+@functools.cache
+def gpus():
     """Return the names of NVIDIA's GPUs."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
