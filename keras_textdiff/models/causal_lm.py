@@ -67,10 +67,7 @@ class CausalLM(TextTask, keras_hub.models.CausalLM):
         self.sampler = sampler
         self.generate_function = None
 
-        def step(column, mask, cache, index):
-            return self._run_step(column, mask, cache, index)
-
-        self._step = capture(self, step, after=CALLS_BEFORE_CAPTURE)
+        self._step = capture(self, self._run_step, after=CALLS_BEFORE_CAPTURE)
 
     def generate(self, inputs, max_length=None, stop_token_ids="auto", strip_prompt=False):
         """Continue prompts, see `keras_hub.models.CausalLM.generate`; no prompts, no texts.

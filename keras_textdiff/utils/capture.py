@@ -5,6 +5,7 @@ short call's time on CPU, and nearly all of it on a GPU. There, operations are l
 """
 
 import contextlib
+import contextvars
 
 import keras
 from keras import tree
@@ -13,7 +14,7 @@ from keras_textdiff.utils.cuda_graph import CudaGraph, on_one_gpu
 from keras_textdiff.utils.recording import PackedWeights, improve
 from keras_textdiff.utils.steady_weights import remembered
 
-_recordings_at_once = []  # of contexts that are open
+_AT_ONCE = contextvars.ContextVar("recording_at_once", default=False)
 CALLS_BEFORE_CAPTURE = 16  # recording takes as long as some dozens of the calls that it shortens
 
 
@@ -43,11 +44,11 @@ def capture(model, function, after=CALLS_BEFORE_CAPTURE):
 @contextlib.contextmanager
 def recording_at_once():
     """Record what is called inside at its first call with these shapes."""
-    _recordings_at_once.append(True)
+    token = _AT_ONCE.set(True)
     try:
         yield
     finally:
-        _recordings_at_once.pop()
+        _AT_ONCE.reset(token)
 
 
 def records(model):
@@ -83,7 +84,7 @@ class _Captured:
         key = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
         if key not in self.recordings:
             self.num_calls[key] = self.num_calls.get(key, 0) + 1
-            if self.num_calls[key] <= self.after and not _recordings_at_once:
+            if self.num_calls[key] <= self.after and not _AT_ONCE.get():
                 return self.function(*arguments)
             self.recordings[key] = self._record(arguments)
         return self.recordings[key](*arguments)
@@ -158,7 +159,8 @@ def _record(function, arguments, packed):
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        recording = make_fx(function)(*arguments)
+        # It counts a function's parameters, and takes a method's `self` for one.
+        recording = make_fx(lambda *arguments: function(*arguments))(*arguments)
     except Exception:  # whatever a layer of the user's does: it runs as it is, or says so then
         return function
     improve(recording, packed)

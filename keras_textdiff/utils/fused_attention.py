@@ -13,6 +13,7 @@ from keras_textdiff.utils.on_cpu import on_cpu
 
 MASKED = -1e9  # finite, so that a row that may attend to nothing stays finite
 BLOCK_ELEMENTS = 2**19  # attention logits alive at once: 1 MiB in bfloat16, which caches hold
+HEAD_ELEMENTS = 2**22  # those of one head's queries, which only share the packing of its keys
 
 
 _UNMASKED = contextvars.ContextVar("attention_unmasked", default=False)
@@ -82,13 +83,16 @@ def _attend_in_blocks(query, key, value, mask, scale):
         bias = torch.where(mask, 0.0, MASKED).to(query.dtype)
     output = torch.empty_like(query)
     heads, rows = _block_size(num_heads, num_queries * key.shape[1])
+    most_queries = max(1, HEAD_ELEMENTS // key.shape[1])
     for start in range(0, num_rows * num_heads, heads * rows):
         block = slice(start, start + heads * rows)
         row = start // num_heads
-        logits = torch.bmm(query[block], key[block].mT)
-        if mask is not None:
-            logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows])
-        torch.bmm(torch.softmax(logits, dim=-1), value[block], out=output[block])
+        for first in range(0, num_queries, most_queries):
+            queries = slice(first, first + most_queries)
+            logits = torch.bmm(query[block, queries], key[block].mT)
+            if mask is not None:
+                logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows, :, queries])
+            torch.bmm(torch.softmax(logits, dim=-1), value[block], out=output[block, queries])
     return output.view(num_rows, num_heads, num_queries, -1).transpose(1, 2)
 
 

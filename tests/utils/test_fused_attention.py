@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_textdiff.utils.fused_attention import BLOCK_ELEMENTS, fused_attention
+from keras_textdiff.utils.fused_attention import BLOCK_ELEMENTS, HEAD_ELEMENTS, fused_attention
 from tests.tiny import to_numpy
 
 HEADS = 3
@@ -10,8 +10,9 @@ SHAPES = {  # rows, queries, keys: several rows in a block, one row's heads in s
     "short": (5, 9, 9),
     "long": (2, 500, 500),
     "few_keys": (2, 300, 2),
+    "longest": (1, 2000, 2500),  # queries of a head in two blocks
 }
-assert BLOCK_ELEMENTS < 3 * 500 * 500
+assert BLOCK_ELEMENTS < 3 * 500 * 500 and HEAD_ELEMENTS < 2000 * 2500
 
 
 def attend_in_numpy(query, key, value, mask, scale):

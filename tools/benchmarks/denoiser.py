@@ -137,7 +137,10 @@ def compare(start, options):
         sides = {"transformers": start("transformers", "torch", folder=folder)}
         for backend in options["backends"]:
             sides[backend] = start("ours", backend, folder=folder)
-        rows = [_compare_shape(sides, shape, options) for shape in options["shapes"]]
+        rows = []
+        for shape in options["shapes"]:
+            rows.append(_compare_shape(sides, shape, options))
+            harness.keep({"rows": rows}, options)
     return {"rows": rows, "bars": _bars(rows, options)}
 
 

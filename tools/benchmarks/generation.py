@@ -123,12 +123,13 @@ SIDES = {"keras": cases}
 
 def compare(start, options):
     sides = {backend: start("keras", backend) for backend in options["backends"]}
-    rows = [
-        _compare_length(sides, dtype, length, options)
-        for length in options["lengths"]
-        for dtype in options["dtypes"]
-    ]
-    return {"prompt_length": PROMPT_LENGTH, "rows": rows, **_summarize(rows, options)}
+    rows = []
+    for length in options["lengths"]:
+        for dtype in options["dtypes"]:
+            rows.append(_compare_length(sides, dtype, length, options))
+            result = {"prompt_length": PROMPT_LENGTH, "rows": rows, **_summarize(rows, options)}
+            harness.keep(result, options)
+    return result
 
 
 def _compare_length(sides, dtype, length, options):
@@ -232,6 +233,7 @@ def draw(report, path):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     speedups = report["speedups"]
@@ -252,6 +254,10 @@ def draw(report, path):
     for axis, title in ((left, "seconds"), (right, "times as fast as KerasHub's AR")):
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        axis.set_xticks(lengths, [str(length) for length in lengths])
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_xlabel("tokens of a text")
         axis.set_title(f"{title}, fastest backend and dtype of each", fontsize=10)
         axis.grid(alpha=0.3, which="both")

@@ -350,6 +350,20 @@ def make_report(result, options):
     return {"machine": machine(), "options": options, **result}
 
 
+def keep(result, options):
+    """Write what there is of a report to --output: a long run may be ended before its end."""
+    if "output" in flags.FLAGS and flags.FLAGS.output:
+        _write(make_report({"complete": False, **result}, options))
+
+
+def _write(report):
+    """Write a report to --output, and return its path."""
+    output = pathlib.Path(flags.FLAGS.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=1) + "\n")
+    return output
+
+
 def main(module):
     """Run a benchmark, a module, from the command line."""
     flags.DEFINE_string("side", None, "For the benchmark itself: the side to serve.")
@@ -385,11 +399,8 @@ def _run(module):
         finally:
             for side in sides:
                 side.stop()
-    text = json.dumps(report, indent=1)
     if flags.FLAGS.output:
-        output = pathlib.Path(flags.FLAGS.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text + "\n")
+        output = _write(report)
         if hasattr(module, "draw"):
             module.draw(report, output.with_suffix(".png"))
-    print(text)
+    print(json.dumps(report, indent=1))
