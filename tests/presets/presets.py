@@ -4,6 +4,8 @@ import gc
 import json
 import warnings
 
+import pytest
+
 from keras_textdiff.backbones import EncoderDecoderBackbone, TransformerBackbone
 from keras_textdiff.models import (
     CausalLM,
@@ -19,10 +21,24 @@ CLASSES = {
     "backbone_classes": (TransformerBackbone, EncoderDecoderBackbone),
     "preprocessor_classes": (DiffusionLMPreprocessor, CausalLMPreprocessor),
 }
+LAMBDA = {
+    "module": "keras.layers",
+    "class_name": "Lambda",
+    "config": {"function": "print"},
+    "registered_name": None,
+}
 
 
 def load(directory, task_class=DiffusionLM, **kwargs):
     return load_task(directory, task_class, **CLASSES, **kwargs)
+
+
+def refused(directory, *words, **kwargs):
+    """Assert that a preset is refused with a message that has all the words."""
+    with pytest.raises(ValueError) as caught:
+        load(directory, **kwargs)
+    for word in words:
+        assert str(word) in str(caught.value), caught.value
 
 
 def logits(model, seed=0):
