@@ -24,6 +24,7 @@ class TextBackbone(keras_hub.models.Backbone):
 
     Attributes:
         attention_modes: what `attention` may be.
+        attention: str, who may attend to whom in the canvas.
         has_encoder: bool, whether a prefix goes to an encoder, as "encoder_token_ids", and not in
             front of the canvas.
         num_learned_positions: int, most positions of a row, or None for no limit.
@@ -31,6 +32,7 @@ class TextBackbone(keras_hub.models.Backbone):
     """
 
     attention_modes = ()
+    attention = None
     has_encoder = False
     num_learned_positions = None
     sliding_window_layers = ()
@@ -73,6 +75,8 @@ class TextBackbone(keras_hub.models.Backbone):
 
     def is_unmasked(self, inputs):
         """Return whether each position sees all others, so that no mask needs to be looked at.
+
+        Subclasses with masks of their own have their own answer.
 
         Args:
             inputs: dict of the backbone's inputs as NumPy arrays.

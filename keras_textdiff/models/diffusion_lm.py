@@ -13,6 +13,7 @@ from keras_textdiff.objectives.cross_entropy import cross_entropy
 from keras_textdiff.utils import random, registration
 from keras_textdiff.utils.checks import check_integer
 from keras_textdiff.utils.compilation import CompiledFunctions
+from keras_textdiff.utils.steady_weights import weights_stay
 
 
 @registration.register
@@ -153,8 +154,9 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         the length and more still wait for that: they have a denoiser of fewer logits.
 
         Args:
-            max_length: int, see `generate`; lengths up to the next multiple of 64 share what is
-                compiled. Without a preprocessor there is no default.
+            max_length: int, see `generate`; lengths between two multiples of 64 share what is
+                compiled, and a multiple, whose rows need no mask, has its own. Without a
+                preprocessor there is no default.
             batch_size: int, prompts at a time.
 
         Raises:
@@ -345,14 +347,15 @@ class DiffusionLM(TextTask, keras_hub.models.Task):
         num_rows = len(rows["token_ids"])
         if batch_size is not None:
             check_integer("batch_size", batch_size, minimum=1)
-        return self.sampler.generate(
-            self,
-            rows,
-            seed=seed,
-            batch_size=batch_size or num_rows,
-            compiled=self._compiled_functions,
-            return_trajectory=return_trajectory,
-        )
+        with weights_stay():
+            return self.sampler.generate(
+                self,
+                rows,
+                seed=seed,
+                batch_size=batch_size or num_rows,
+                compiled=self._compiled_functions,
+                return_trajectory=return_trajectory,
+            )
 
     def _require_preprocessor(self):
         if self.preprocessor is None:

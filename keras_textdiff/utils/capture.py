@@ -10,7 +10,7 @@ import contextvars
 import keras
 from keras import tree
 
-from keras_textdiff.utils.cuda_graph import CudaGraph, on_one_gpu
+from keras_textdiff.utils.cuda_graph import CudaGraphs, on_one_gpu
 from keras_textdiff.utils.recording import PackedWeights, improve
 from keras_textdiff.utils.steady_weights import remembered
 
@@ -23,7 +23,8 @@ def capture(model, function, after=CALLS_BEFORE_CAPTURE):
 
     A recording is made of each combination of shapes, and anew where a weight of the model is
     another tensor than before; new numbers in the same tensors are seen. On CPU it keeps up to a
-    gigabyte of weights a second time, in the layout of oneDNN's products.
+    gigabyte of weights a second time, in the layout of oneDNN's products; on a GPU, up to a
+    gigabyte of inputs and outputs.
 
     Args:
         model: `keras.Model` whose weights `function` reads; with `run_eagerly`, nothing is
@@ -68,7 +69,7 @@ class _Captured:
         self.weights = weights
         self.places = _places(weights)
         self.watch = _Watch(weights)
-        self.pool = None  # of the memory of CUDA graphs
+        self.graphs = CudaGraphs()
         self.packed = PackedWeights()
         self.num_calls = {}  # by shapes
         self.recordings = {}  # by shapes; the function itself where recording failed
@@ -95,7 +96,7 @@ class _Captured:
         if any(weight.is_inference() for weight in weights):  # their changes are not counted
             return False
         is_new = len(weights) != len(self.weights) or any(map(_is_not, weights, self.weights))
-        if is_new or (self.pool is not None and _places(weights) != self.places):
+        if is_new or _places(weights) != self.places:
             self.forget(weights)
         elif self.watch.has_changed():
             self.packed.refresh()
@@ -107,16 +108,12 @@ class _Captured:
 
         if not on_one_gpu([*tree.flatten(arguments), *self.weights]):
             return _record(self.function, arguments, self.packed)
-        arguments = tree.map_structure(torch.clone, arguments)
-        recording = _record(self.function, arguments, self.packed)
-        if recording is self.function:
-            return recording
-        if self.pool is None:
-            self.pool = torch.cuda.graph_pool_handle()
-        try:
-            return CudaGraph(recording, arguments, self.pool)
-        except RuntimeError:  # it waits for numbers, or asks for memory that there is not
-            return recording
+        with torch.inference_mode(False), torch.no_grad():  # inputs of later calls are no others
+            arguments = tree.map_structure(torch.clone, arguments)
+            recording = _record(self.function, arguments, self.packed)
+            if recording is self.function:
+                return recording
+            return self.graphs.make(recording, arguments)
 
 
 def _places(weights):

@@ -34,13 +34,9 @@ def has_distribution(logits):
     """
     if keras.config.backend() != "torch":
         return ops.isfinite(log_total(logits))
-    return ops.isfinite(by_row_blocks(_largest_of_rows, "float32", logits))
-
-
-def _largest_of_rows(rows):
     import torch
 
-    return torch.amax(rows, -1).float()
+    return torch.isfinite(torch.amax(logits, -1))
 
 
 def log_probability(logits, log_totals, indices):
@@ -70,9 +66,17 @@ def draw(logits, uniforms, temperature):
         return most_likely(logits)
 
     def draw_rows(rows, uniforms):
-        return categorical_from_uniform(ops.cast(rows, "float32") / temperature, uniforms)
+        return categorical_from_uniform(_divided(rows, temperature), uniforms)
 
     return by_row_blocks(draw_rows, "int32", logits, uniforms)
+
+
+def _divided(rows, temperature):
+    """Return float32 rows divided by a temperature; on torch, where a cast has put them."""
+    result = ops.cast(rows, "float32")
+    if keras.config.backend() == "torch" and result.data_ptr() != rows.data_ptr():
+        return result.div_(temperature)
+    return result / temperature
 
 
 def most_likely(logits):
@@ -81,8 +85,12 @@ def most_likely(logits):
 
 
 def _most_likely_of_rows(rows):
-    """On jax two reductions replace argmax, which XLA runs without vector instructions on CPU."""
+    """Call what is fastest on CPU: argmax is slow on torch in bfloat16, and on jax throughout.
+
+    On jax, where XLA runs it without vector instructions, two reductions replace it.
+    """
     if keras.config.backend() != "jax":
+        rows = ops.cast(rows, "float32") if keras.config.backend() == "torch" else rows
         return ops.cast(ops.argmax(rows, axis=-1), "int32")
     vocabulary_size = rows.shape[-1]
     is_largest = rows == ops.max(rows, axis=-1, keepdims=True)

@@ -26,7 +26,8 @@ def compile_function(model, function):
         function: see `compile_tensors`.
 
     Returns:
-        Callable, dict of arrays to nest of NumPy arrays. Weights are read at each call.
+        Callable, dict of arrays to nest of NumPy arrays. Weights are read at each call, or where
+        `weights_stay`, once.
     """
     run = compile_tensors(model, function)
     return lambda inputs: tree.map_structure(ops.convert_to_numpy, run(split_rows(inputs)))
@@ -41,7 +42,8 @@ def compile_tensors(model, function):
             may call `model`.
 
     Returns:
-        Callable, dict of tensors to nest of tensors. Weights are read at each call.
+        Callable, dict of tensors to nest of tensors. Weights are read at each call, or where
+        `weights_stay`, once.
     """
     backend = keras.config.backend()
     eager = model.run_eagerly or (backend == "jax" and not model.jit_compile)

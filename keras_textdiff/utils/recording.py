@@ -72,9 +72,12 @@ class _ReusedResult:
         import torch
 
         shape = (rows.shape[0], matrix.shape[1])
-        if self.tensor is None or self.tensor.shape != shape or _is_in_use(self.tensor):
-            self.tensor = torch.empty(shape, dtype=rows.dtype)
-        return torch.mm(rows, matrix, out=self.tensor).view(shape)
+        tensor, self.tensor = self.tensor, None  # another thread finds none meanwhile
+        if tensor is None or tensor.shape != shape or _is_in_use(tensor):
+            tensor = torch.empty(shape, dtype=rows.dtype)
+        result = torch.mm(rows, matrix, out=tensor).view(shape)
+        self.tensor = tensor
+        return result
 
 
 def _is_in_use(tensor):

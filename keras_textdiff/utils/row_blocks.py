@@ -61,7 +61,7 @@ def _torch_blocks(function, dtype, size, tensors):
 
     _keep_freed_memory()
     blocks = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-    return torch.cat([function(rows.float(), *arrays) for rows, *arrays in blocks])
+    return torch.cat([function(*block) for block in blocks])
 
 
 @functools.cache

@@ -70,12 +70,14 @@ def machine():
 
 @functools.cache
 def gpus():
-    """Return the names of NVIDIA's GPUs."""
+    """Return the names of NVIDIA's GPUs that can be used here."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        result = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return []
+    hidden = result.returncode != 0 or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return [] if hidden else result.stdout.splitlines()
 
 
 # === Sides ===
@@ -263,9 +265,13 @@ def denoiser_call(lm, inputs):
 
     # Samplers record a step on torch once it has run some times; here it is measured later.
     run = compile_tensors(lm, capture(lm, logits, after=0))
-    context = contextvars.copy_context()
-    context.run(weights_stay().__enter__)
-    return lambda: finish(context.run(run, inputs))
+    context, stay = contextvars.copy_context(), weights_stay()
+    context.run(stay.__enter__)
+
+    def call(stay=stay):  # which ends with what is collected
+        return finish(context.run(run, inputs))
+
+    return call
 
 
 def interleave(calls, repeats):
