@@ -21,6 +21,7 @@ if keras.config.backend() != "torch":
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 
 class StandIn:
@@ -45,9 +46,12 @@ class Recorder(TorchDispatchMode):
         self.graph = graph
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        outputs = function(*args, **kwargs)
-        self.graph.calls.append((function, args, kwargs, keras.tree.flatten(outputs)))
+        outputs = function(*args, **(kwargs or {}))
+        # A graph knows where tensors lie, and not what comes to lie elsewhere.
+        args, kwargs, kept = tree_map_only(
+            torch.Tensor, torch.Tensor.detach, (args, kwargs or {}, outputs)
+        )
+        self.graph.calls.append((function, args, kwargs, keras.tree.flatten(kept)))
         return outputs
 
 
@@ -63,6 +67,7 @@ def graphs(monkeypatch):
     """A list that gets each `CudaGraph` that is made."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(capture_module, "on_one_gpu", bool)
+        monkeypatch.setattr(capture_module, "_places", lambda x: [y.data_ptr() for y in x])
         monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
         monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: Recorder(graph))
         monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
