@@ -358,7 +358,8 @@ def make_report(result, options):
 
 def keep(result, options):
     """Write what there is of a report to --output: a long run may be ended before its end."""
-    if "output" in flags.FLAGS and flags.FLAGS.output:
+    is_command = flags.FLAGS.is_parsed() and "output" in flags.FLAGS  # else a test runs it
+    if is_command and flags.FLAGS.output:
         _write(make_report({"complete": False, **result}, options))
 
 
