@@ -79,8 +79,7 @@ def _attend_in_blocks(query, key, value, mask, scale):
         x.transpose(1, 2).reshape(num_rows * num_heads, *x.shape[1::2])
         for x in (query * scale, key, value)
     )  # (B * N, Q or K, H)
-    if mask is not None:  # filling in takes four times as long as adding
-        bias = torch.where(mask, 0.0, MASKED).to(query.dtype)
+    bias = _as_bias(mask, query.dtype)  # filling in takes four times as long as adding
     output = torch.empty_like(query)
     heads, rows = _block_size(num_heads, num_queries * key.shape[1])
     most_queries = max(1, HEAD_ELEMENTS // key.shape[1])
@@ -90,7 +89,7 @@ def _attend_in_blocks(query, key, value, mask, scale):
         for first in range(0, num_queries, most_queries):
             queries = slice(first, first + most_queries)
             logits = torch.bmm(query[block, queries], key[block].mT)
-            if mask is not None:
+            if bias is not None:
                 logits.view(-1, heads, *logits.shape[1:]).add_(bias[row : row + rows, :, queries])
             torch.bmm(torch.softmax(logits, dim=-1), value[block], out=output[block, queries])
     return output.view(num_rows, num_heads, num_queries, -1).transpose(1, 2)
@@ -109,14 +108,22 @@ def _attend_on_gpu(query, key, value, mask, scale, flash_attention):
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    if mask is not None:
-        lowest = max(MASKED, torch.finfo(query.dtype).min / 2)
-        mask = torch.where(mask, 0.0, lowest).to(query.dtype)
     kernels = contextlib.nullcontext()
     if flash_attention is False:
         kernels = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     with kernels:
         attended = torch.nn.functional.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (query, key, value)), attn_mask=mask, scale=scale
+            *(x.transpose(1, 2) for x in (query, key, value)),
+            attn_mask=_as_bias(mask, query.dtype),
+            scale=scale,
         )
     return attended.transpose(1, 2)
+
+
+def _as_bias(mask, dtype):
+    """Return what is added to attention logits for a mask, finite in their dtype; None for None."""
+    import torch
+
+    if mask is None:
+        return None
+    return torch.where(mask, 0.0, max(MASKED, torch.finfo(dtype).min / 2)).to(dtype)
