@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_textdiff.utils.dense import activate, dense
+from keras_textdiff.utils.int8_dense import LARGEST, int8_dense
 from keras_textdiff.utils.registration import register
 from keras_textdiff.utils.weights_follow import start_from
 
@@ -23,6 +24,12 @@ class OwnLayer:
     def quantize(self, mode=None, type_check=True, **kwargs):
         """Quantize the weights; Keras refuses subclasses, because their calls could differ."""
         super().quantize(mode, type_check=False, **kwargs)
+
+    def rounds_inputs(self):
+        """Return whether int8 inputs meet int8 weights, as `quantize("int8")` sets it up."""
+        quantizer = self.inputs_quantizer
+        is_own = type(quantizer) is keras.quantizers.AbsMaxQuantizer
+        return is_own and tuple(quantizer.value_range) == (-LARGEST, LARGEST)
 
 
 @register
@@ -53,7 +60,17 @@ class Dense(OwnLayer, keras.layers.Dense):
 
     def quantized_call(self, *args, **kwargs):
         """Return the outputs with quantized weights."""
+        if self.quantization_mode == "int8" and self.rounds_inputs():
+            return self._own_int8_call(*args, **kwargs)
         return activate(super().quantized_call(*args, **kwargs), self.activation_name)
+
+    def _own_int8_call(self, inputs, training=None):
+        bias = self.bias
+        if self.lora_enabled:
+            lora = ops.matmul(ops.matmul(inputs, self.lora_kernel_a), self.lora_kernel_b)
+            lora = self.lora_alpha / self.lora_rank * lora
+            bias = lora if bias is None else bias + lora
+        return int8_dense(inputs, self._kernel, self.kernel_scale, bias, self.activation_name)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -77,13 +94,31 @@ class Projection(OwnLayer, keras.layers.EinsumDense):
 
     def call(self, inputs, training=None):
         """Return the float outputs."""
-        kernel = ops.convert_to_tensor(self.kernel)
+        return self._as_product(inputs, self.kernel, self.bias, dense)
+
+    def _int8_call(self, inputs, training=None):
+        if not self.rounds_inputs():
+            return super()._int8_call(inputs, training=training)
+
+        def product(rows, kernel, bias):
+            scale = ops.reshape(self.kernel_scale, (-1,))
+            return int8_dense(rows, kernel, scale, bias)
+
+        outputs = self._as_product(inputs, self._kernel, self.bias, product)
+        if self.lora_enabled:
+            lora = ops.einsum(self.equation, inputs, self.lora_kernel_a)
+            lora = ops.matmul(lora, self.lora_kernel_b)
+            outputs = outputs + self.lora_alpha / self.lora_rank * lora
+        return outputs
+
+    def _as_product(self, inputs, kernel, bias, product):
+        kernel = ops.convert_to_tensor(kernel)
         of_inputs, of_kernel = self.equation.split("->")[0].split(",")
         num_summed = len(set(of_inputs) & set(of_kernel))
         summed, new = kernel.shape[:num_summed], kernel.shape[num_summed:]
         rows = ops.reshape(inputs, (-1, math.prod(summed)))
-        bias = None if self.bias is None else ops.reshape(self.bias, (-1,))
-        outputs = dense(rows, ops.reshape(kernel, (math.prod(summed), math.prod(new))), bias)
+        bias = None if bias is None else ops.reshape(bias, (-1,))
+        outputs = product(rows, ops.reshape(kernel, (math.prod(summed), math.prod(new))), bias)
         return ops.reshape(outputs, (*ops.shape(inputs)[:-num_summed], *new))
 
 
@@ -104,12 +139,21 @@ class ReversibleEmbedding(OwnLayer, keras.layers.ReversibleEmbedding):
         """Embed token ids, or project hidden states."""
         if not reverse or self.reverse_dtype is not None:
             return super().call(inputs, reverse=reverse)
+        matrix = ops.transpose(self.embeddings) if self.tie_weights else self.reverse_embeddings
+        return self._logits(inputs, matrix, dense)
+
+    def _int8_call(self, inputs, reverse=False):
+        if not reverse or not self.rounds_inputs():
+            return super()._int8_call(inputs, reverse=reverse)
         if self.tie_weights:
-            matrix = ops.transpose(self.embeddings)
+            matrix, scale = ops.transpose(self._embeddings), self.embeddings_scale
         else:
-            matrix = self.reverse_embeddings
-        rows = ops.reshape(inputs, (-1, self.output_dim))
-        logits = dense(rows, matrix)
+            matrix, scale = self.reverse_embeddings, self.reverse_embeddings_scale
+        scale = ops.reshape(scale, (-1,))
+        return self._logits(inputs, matrix, lambda rows, matrix: int8_dense(rows, matrix, scale))
+
+    def _logits(self, inputs, matrix, product):
+        logits = product(ops.reshape(inputs, (-1, self.output_dim)), matrix)
         if self.logit_soft_cap is not None:
             logits = ops.tanh(logits / self.logit_soft_cap) * self.logit_soft_cap
         return ops.reshape(logits, (*ops.shape(inputs)[:-1], self.input_dim))
