@@ -10,6 +10,7 @@ and dtypes are timed in turn. The ceiling of a backend and dtype is what it reac
 large square matrices, timed in the same rounds; "model_gflops" is what it reaches on the products
 of the model alone.
 
+Among --dtypes, int8 is a bfloat16 model behind `quantize("int8")`, timed beside the others.
 --shapes are ROWSxLENGTH. --square is the size of the square matrices.
 """
 
@@ -35,8 +36,8 @@ TINY = {
     "square": 32,
     "repeats": 1,
 }
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
-GPU_TOLERANCES = {"float32": 5e-3, "bfloat16": 0.1}  # jax multiplies in TF32 there
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.2}
+GPU_TOLERANCES = {"float32": 5e-3, "bfloat16": 0.1, "int8": 0.2}  # jax multiplies in TF32 there
 
 
 # === Cases ===
@@ -63,7 +64,7 @@ def transformers_cases(options):
 
         return call
 
-    return _denoiser_cases(options, make)
+    return _denoiser_cases(options, make, _floats(options))
 
 
 def our_cases(options):
@@ -99,18 +100,22 @@ def our_cases(options):
 
         return lambda: harness.finish(product(left, right))
 
-    cases = _denoiser_cases(options, make)
-    for dtype in options["dtypes"]:
+    cases = _denoiser_cases(options, make, options["dtypes"])
+    for dtype in _floats(options):
         for shape in _product_shapes(options):
             name = f"{dtype} {'x'.join(map(str, shape))}"
             cases[name] = lambda dtype=dtype, shape=shape: make_product(dtype, *shape)
     return cases
 
 
-def _denoiser_cases(options, make):
+def _floats(options):
+    return [dtype for dtype in options["dtypes"] if dtype != "int8"]
+
+
+def _denoiser_cases(options, make, dtypes):
     return {
         f"{dtype} {shape}": lambda dtype=dtype, shape=shape: make(dtype, *_numbers(shape))
-        for dtype in options["dtypes"]
+        for dtype in dtypes
         for shape in options["shapes"]
     }
 
@@ -150,6 +155,8 @@ def _compare_shape(sides, shape, options):
     for dtype in options["dtypes"]:
         for name, side in sides.items():
             case = f"{dtype} {shape}"
+            if case not in side.cases:
+                continue
             output, _ = side.open(case)
             calls[f"{name} {dtype}"] = (side, case)
             reference = output if reference is None else reference  # Transformers' in float32
@@ -160,7 +167,7 @@ def _compare_shape(sides, shape, options):
             differences[f"{name} {dtype}"] = difference
             harness.note(f"{what} is ready, its logits differ by {difference:.2g}")
     if shape == options["shapes"][-1]:
-        for dtype in options["dtypes"]:
+        for dtype in _floats(options):
             for name, side in sides.items():
                 if name != "transformers":
                     for product in _product_shapes(options):
@@ -183,24 +190,26 @@ def _compare_shape(sides, shape, options):
                 for key in ("square_gflops", "model_gflops"):
                     ratio = denoiser["gflops"] / products[key]
                     denoiser[f"share_of_{key}"] = round(ratio, 3)
-    ours, theirs = _fastest_of(times, differences)
+    groups = {"transformers": [], "int8": [], "ours": []}
+    for name in differences:
+        backend, dtype = name.split()
+        groups["int8" if dtype == "int8" else backend if backend in groups else "ours"].append(name)
+    theirs, ours = (harness.fastest(times, groups[key]) for key in ("transformers", "ours"))
     row["fastest"] = ours[0]
     row["fastest_of_transformers"] = theirs[0]
     row["speedup"] = round(theirs[1] / ours[1], 3)
+    if groups["int8"]:
+        name, seconds = harness.fastest(times, groups["int8"])
+        row["fastest_int8"] = name
+        row["speedup_of_int8"] = round(theirs[1] / seconds, 3)
     row["speedup_of_torch"] = {
         dtype: round(
             times[f"transformers {dtype}"]["median_s"] / times[f"torch {dtype}"]["median_s"], 3
         )
-        for dtype in options["dtypes"]
+        for dtype in _floats(options)
         if f"torch {dtype}" in times
     }
     return row
-
-
-def _fastest_of(times, names):
-    theirs = [name for name in names if name.startswith("transformers")]
-    ours = [name for name in names if name not in theirs]
-    return harness.fastest(times, ours), harness.fastest(times, theirs)
 
 
 def _summarize_products(times, names, options):
@@ -208,7 +217,7 @@ def _summarize_products(times, names, options):
     rows, length = _numbers(options["shapes"][-1])
     parts = gpt2.products(options["size"], rows * length)
     summary = {}
-    for dtype in options["dtypes"]:
+    for dtype in _floats(options):
         for name in names[1:]:
 
             def seconds(m, k, n, name=name, dtype=dtype):

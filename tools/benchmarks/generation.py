@@ -11,7 +11,8 @@ random weights of GPT-2 size (with as many positions as a row has): KerasHub's `
 `CausalLM`, both greedy, whose tokens are compared before (in float32 they must be equal; in
 bfloat16 the share of equal ones is reported), and the `DiffusionLM` that `ar2diff` makes of it, at
 --steps denoising steps with --canvases canvases. All backends and dtypes are timed in turn, or
---only the cases that have all words of an entry in their name.
+--only the cases that have all words of an entry in their name. Among --dtypes, int8 is a bfloat16
+model behind `quantize("int8")`; its speedups stand beside the others'.
 With --output, a PNG beside the JSON shows the curves and, after Han et al. 2024 (arXiv 2401.17181,
 Figure 3), the speedups that the paper reports.
 """
@@ -62,8 +63,10 @@ def cases(options):
     def make_ar(kind, dtype, length):
         from keras_textdiff.utils.capture import recording_at_once
 
-        hub = gpt2.hub_backbone(options["size"], num_positions=length, dtype=dtype)
-        model = gpt2.causal_lm(kind, hub, jit_compile)
+        hub = gpt2.hub_backbone(
+            options["size"], num_positions=length, dtype=gpt2.float_dtype(dtype)
+        )
+        model = gpt2.causal_lm(kind, hub, jit_compile, dtype)
         is_first = True
 
         def call():
@@ -80,8 +83,12 @@ def cases(options):
     def load_diffusion_lm(dtype, length):
         import keras_textdiff
 
-        hub = gpt2.hub_backbone(options["size"], num_positions=length, dtype=dtype)
+        hub = gpt2.hub_backbone(
+            options["size"], num_positions=length, dtype=gpt2.float_dtype(dtype)
+        )
         lm = keras_textdiff.ar2diff(hub)
+        if dtype == "int8":
+            lm.quantize("int8")
         lm.compile(jit_compile=jit_compile)
         return lm
 
@@ -195,23 +202,46 @@ def _compare_length(sides, dtype, length, options):
 
 def _summarize(rows, options):
     """Return speedups over KerasHub's fastest, and bars."""
-    speedups, bars = [], []
+    floats = [dtype for dtype in options["dtypes"] if dtype != "int8"]
+    speedups, bars = _speedups(rows, options, floats), []
+    for entry in speedups:
+        if (entry["length"], entry["steps"], entry["canvases"]) == (BAR_LENGTH, BAR_STEPS, 1):
+            what = f"diffusion, of KerasHub's cached AR, {BAR_LENGTH} tokens, {BAR_STEPS} steps"
+            bars.append(harness.bar(what, entry["speedup"], at_least=4.0))
+    for row in rows:
+        for backend, ratio in row["ar_of_keras_hub"].items():
+            what = f"CausalLM, of KerasHub's, {backend} {row['dtype']}, {row['length']} tokens"
+            bars.append(harness.bar(what, ratio, at_least=1.0))
+    result = {"speedups": speedups, "paper_speedups": _paper(), "bars": bars}
+    if "int8" in options["dtypes"]:
+        result["speedups_of_int8"] = _speedups(rows, options, ["int8"])
+    return result
+
+
+def _speedups(rows, options, dtypes):
+    """Return how many times as fast diffusion in these dtypes is as KerasHub's fastest."""
+    speedups = []
     for length in options["lengths"]:
         times = {
-            f"{name}, {row['dtype']}": value["median_s"]
+            (name, row["dtype"]): value["median_s"]
             for row in rows
             if row["length"] == length
             for name, value in row["times"].items()
         }
 
-        def fastest(kind, times=times):
-            found = [(s, name) for name, s in times.items() if f": {kind}, " in name]
+        def fastest(kind, dtypes, times=times):
+            found = [
+                (seconds, f"{name}, {dtype}")
+                for (name, dtype), seconds in times.items()
+                if name.endswith(f": {kind}") and dtype in dtypes
+            ]
             return min(found, default=(None, None))
 
-        hub_seconds, hub_name = fastest("keras_hub")
+        hub_seconds, hub_name = fastest("keras_hub", options["dtypes"])
         for steps in options["steps"]:
             for canvases in options["canvases"]:
-                seconds, name = fastest(f"diffusion, steps {steps}, canvases {canvases}")
+                kind = f"diffusion, steps {steps}, canvases {canvases}"
+                seconds, name = fastest(kind, dtypes)
                 if hub_name is None or name is None:  # not among --only
                     continue
                 speedups.append(
@@ -226,15 +256,7 @@ def _summarize(rows, options):
                         "speedup": round(hub_seconds / seconds, 3),
                     }
                 )
-                if (length, steps, canvases) == (BAR_LENGTH, BAR_STEPS, 1):
-                    what = f"diffusion, of KerasHub's cached AR, {length} tokens, {steps} steps"
-                    bars.append(harness.bar(what, speedups[-1]["speedup"], at_least=4.0))
-    for row in rows:
-        for backend, ratio in row["ar_of_keras_hub"].items():
-            what = f"CausalLM, of KerasHub's, {backend} {row['dtype']}, {row['length']} tokens"
-            bars.append(harness.bar(what, ratio, at_least=1.0))
-    paper = _paper()
-    return {"speedups": speedups, "paper_speedups": paper, "bars": bars}
+    return speedups
 
 
 def _paper():

@@ -49,6 +49,11 @@ def load_transformers(folder, dtype="float32"):
     return model.eval()
 
 
+def float_dtype(dtype):
+    """Return the dtype of what is not quantized: "int8" stands for int8 weights in bfloat16."""
+    return "bfloat16" if dtype == "int8" else dtype
+
+
 def load_diffusion_lm(folder, dtype="float32"):
     """Return ours, by the way a user takes."""
     import keras_hub
@@ -57,7 +62,10 @@ def load_diffusion_lm(folder, dtype="float32"):
 
     # Read in float32: KerasHub's converter knows no other.
     backbone = keras_hub.models.Backbone.from_preset(str(folder), dtype="float32")
-    return keras_textdiff.ar2diff(backbone, dtype=dtype)
+    lm = keras_textdiff.ar2diff(backbone, dtype=float_dtype(dtype))
+    if dtype == "int8":
+        lm.quantize("int8")
+    return lm
 
 
 def hub_backbone(size, num_positions=1024, dtype="float32", **changes):
@@ -85,8 +93,11 @@ def hub_backbone(size, num_positions=1024, dtype="float32", **changes):
     return backbone
 
 
-def causal_lm(kind, backbone, jit_compile):
-    """Return an AR model of KerasHub's backbone, greedy: "keras_hub", or ours, "causal_lm"."""
+def causal_lm(kind, backbone, jit_compile, dtype=None):
+    """Return an AR model of KerasHub's backbone, greedy: "keras_hub", or ours, "causal_lm".
+
+    It is quantized where `dtype` is "int8".
+    """
     import keras_hub
 
     import keras_textdiff
@@ -96,6 +107,8 @@ def causal_lm(kind, backbone, jit_compile):
     else:
         convert = keras_textdiff.transfer.convert_backbone
         model = keras_textdiff.models.CausalLM(convert(backbone, attention="causal"))
+    if dtype == "int8":
+        model.quantize("int8")
     model.compile(sampler="greedy", jit_compile=jit_compile)
     return model
 
