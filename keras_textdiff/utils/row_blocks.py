@@ -88,22 +88,30 @@ def _tensorflow_blocks(function, dtype, size, tensors):
 
 
 def _jax_blocks(function, dtype, size, tensors):
-    """Loop with XLA, which would turn all of a bfloat16 array into float32 before it is sliced.
-
-    Its bits are not: they are sliced, and become float32 in the block.
-    """
     import jax
-    from jax import numpy as jnp
 
     logits, *others = tensors
-    as_bits = logits.dtype == jnp.bfloat16
-    if as_bits:
-        logits = jax.lax.bitcast_convert_type(logits, jnp.uint16)
+    bits, to_float32 = as_bits(logits)
 
     def run(block):
         rows, *arrays = block
-        if as_bits:
-            rows = jax.lax.bitcast_convert_type(rows.astype(jnp.uint32) << 16, jnp.float32)
-        return function(rows, *arrays)
+        return function(to_float32(rows), *arrays)
 
-    return jax.lax.map(run, tuple(x.reshape(-1, size, *x.shape[1:]) for x in (logits, *others)))
+    return jax.lax.map(run, tuple(x.reshape(-1, size, *x.shape[1:]) for x in (bits, *others)))
+
+
+def as_bits(logits):
+    """Return what holds bfloat16's bits, to take some from, and what turns those into float32.
+
+    XLA on CPU would turn all of a bfloat16 array into float32 first. Another dtype, and another
+    backend, is left as it is.
+    """
+    if keras.config.backend() != "jax" or logits.dtype != "bfloat16":
+        return logits, lambda taken: taken
+    import jax
+    from jax import numpy as jnp
+
+    def to_float32(taken):
+        return jax.lax.bitcast_convert_type(taken.astype(jnp.uint32) << 16, jnp.float32)
+
+    return jax.lax.bitcast_convert_type(logits, jnp.uint16), to_float32
