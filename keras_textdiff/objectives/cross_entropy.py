@@ -12,15 +12,15 @@ import keras
 from keras import ops, tree
 from keras.src.backend.common.variables import AutocastScope  # Keras has no public name for it
 
-from keras_textdiff.utils.categorical import draw, log_probability
+from keras_textdiff.utils.categorical import draw
 from keras_textdiff.utils.compilation import while_loop
 from keras_textdiff.utils.dense import dense
 from keras_textdiff.utils.processes import num_row_groups
 from keras_textdiff.utils.replicas import mean_over_replicas, num_replicas
 from keras_textdiff.utils.softmax_gradient import (
     add_product,
-    chunk_log_total,
-    logits_gradient,
+    cross_entropies,
+    cross_entropies_and_gradient,
     scaled_sum,
 )
 
@@ -174,11 +174,9 @@ def cross_entropy(
         if soft_cap is not None:
             logits = ops.tanh(ops.cast(logits, "float32") / soft_cap) * soft_cap
         candidates = draw(logits, uniform, temperature)
-        log_totals = chunk_log_total(logits)  # (C,)
-        losses = -log_probability(logits, log_totals, target)
         if not differentiate:
-            return losses, candidates
-        gradient = logits_gradient(logits, log_totals, target, weight)
+            return cross_entropies(logits, target), candidates
+        losses, gradient = cross_entropies_and_gradient(logits, target, weight)
         if soft_cap is not None:
             gradient = gradient * (1.0 - ops.square(logits / soft_cap))
         gradient = ops.cast(gradient, hidden.dtype)

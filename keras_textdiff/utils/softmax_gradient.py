@@ -6,12 +6,45 @@ Shapes: C positions, V vocabulary, D hidden size, G groups.
 import keras
 from keras import ops
 
-from keras_textdiff.utils.categorical import log_total
+from keras_textdiff.utils.categorical import log_probability, log_total
 from keras_textdiff.utils.dense import dense
 from keras_textdiff.utils.row_blocks import block_rows
 
 
-def chunk_log_total(logits):
+def cross_entropies(logits, targets):
+    """Return the cross-entropies of single positions, float32 `(C,)`.
+
+    Args:
+        logits: float tensor `(C, V)`.
+        targets: int32 tensor `(C,)`.
+    """
+    return -log_probability(logits, _log_total(logits), targets)
+
+
+def cross_entropies_and_gradient(logits, targets, weights):
+    """Return cross-entropies, and the gradient of their weighted sum with respect to logits.
+
+    Args:
+        logits: float tensor `(C, V)`.
+        targets: int32 tensor `(C,)`.
+        weights: float32 tensor `(C,)`.
+
+    Returns:
+        Float32 tensor `(C,)`, and a tensor `(C, V)` in the logits' dtype.
+    """
+    if keras.config.backend() == "tensorflow":
+        return _tensorflow_losses_and_gradient(logits, targets, weights)
+    log_totals = _log_total(logits)
+    losses = -log_probability(logits, log_totals, targets)
+    if keras.config.backend() == "torch":
+        return losses, _torch_gradient(logits, targets, weights)
+    gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
+    hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
+    gradient = ops.where(hit, gradient - weights[:, None], gradient)
+    return losses, ops.cast(gradient, logits.dtype)
+
+
+def _log_total(logits):
     """Return `log_total` of logits that go through several passes at once.
 
     Where XLA compiles these together, a plain sum is part of them; blocks would be passes more.
@@ -21,24 +54,14 @@ def chunk_log_total(logits):
     return ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
 
 
-def logits_gradient(logits, log_totals, targets, weights):
-    """Return the gradient of weighted cross-entropies with respect to logits.
+def _tensorflow_losses_and_gradient(logits, targets, weights):
+    """Call one kernel for both: without XLA, every operation is a pass over memory."""
+    import tensorflow as tf
 
-    Args:
-        logits: float tensor `(C, V)`.
-        log_totals: float32 tensor `(C,)`, logarithms of the sums of their exponentials.
-        targets: int32 tensor `(C,)`.
-        weights: float32 tensor `(C,)`.
-
-    Returns:
-        Tensor `(C, V)` in the logits' dtype.
-    """
-    if keras.config.backend() == "torch":
-        return _torch_gradient(logits, targets, weights)
-    gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
-    hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
-    gradient = ops.where(hit, gradient - weights[:, None], gradient)
-    return ops.cast(gradient, logits.dtype)
+    losses, gradient = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+        features=tf.cast(logits, "float32"), labels=targets
+    )
+    return losses, tf.cast(gradient * weights[:, None], logits.dtype)
 
 
 def _torch_gradient(logits, targets, weights):

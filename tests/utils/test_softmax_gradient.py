@@ -4,7 +4,12 @@ import pytest
 from keras import ops
 
 from keras_textdiff.utils import row_blocks
-from keras_textdiff.utils.softmax_gradient import add_product, logits_gradient, scaled_sum
+from keras_textdiff.utils.softmax_gradient import (
+    add_product,
+    cross_entropies,
+    cross_entropies_and_gradient,
+    scaled_sum,
+)
 from tests.tiny import to_numpy
 
 C, V, D = 7, 11, 3
@@ -29,8 +34,13 @@ def test_gradient_is_that_of_the_cross_entropy(blocks, dtype, tolerance):
     targets, weights = np.arange(C, dtype="int32"), random(C)
     totals = np.log(np.exp(logits).sum(axis=1))
     expected = np.exp(logits - totals[:, None]) - np.eye(V)[targets]
-    arrays = map(ops.convert_to_tensor, (totals, targets, weights))
-    result = logits_gradient(ops.cast(ops.convert_to_tensor(logits), dtype), *arrays)
+    tensor = ops.cast(ops.convert_to_tensor(logits), dtype)
+    targets, weights = ops.convert_to_tensor(targets), ops.convert_to_tensor(weights)
+    losses, result = cross_entropies_and_gradient(tensor, targets, weights)
+    expected_losses = totals - logits[np.arange(C), to_numpy(targets)]
+    for actual in (losses, cross_entropies(tensor, targets)):
+        np.testing.assert_allclose(to_numpy(actual), expected_losses, rtol=1e-5, atol=1e-5)
+    weights = to_numpy(weights)
     assert keras.backend.standardize_dtype(result.dtype) == dtype
     result = to_numpy(ops.cast(result, "float32"))
     np.testing.assert_allclose(result, expected * weights[:, None], rtol=tolerance, atol=tolerance)
