@@ -18,11 +18,11 @@ def log_total(logits):
 
 
 def _log_total_of_rows(rows):
-    rows = ops.cast(rows, "float32")
     if keras.config.backend() == "torch":  # whose softmax is ten times as fast as its exp
         import torch
 
-        return torch.amax(rows, -1) - torch.log(torch.amax(torch.softmax(rows, -1), -1))
+        return torch.amax(rows, -1) - torch.log(torch.amax(_softmax_in_place(rows), -1))
+    rows = ops.cast(rows, "float32")
     largest = ops.max(rows, axis=-1)
     return largest + ops.log(_sum(ops.exp(rows - largest[:, None])))
 
@@ -69,17 +69,17 @@ def draw(logits, uniforms, temperature):
         return most_likely(logits)
 
     def draw_rows(rows, uniforms):
-        return categorical_from_uniform(_divided(rows, temperature), uniforms)
+        if keras.config.backend() == "torch":
+            return _from_masses(_softmax_in_place(rows.div_(temperature)), uniforms)
+        return categorical_from_uniform(ops.cast(rows, "float32") / temperature, uniforms)
 
     return by_row_blocks(draw_rows, "int32", logits, uniforms)
 
 
-def _divided(rows, temperature):
-    """Return float32 rows divided by a temperature; on torch, where a cast has put them."""
-    result = ops.cast(rows, "float32")
-    if keras.config.backend() == "torch" and result.data_ptr() != rows.data_ptr():
-        return result.div_(temperature)
-    return result / temperature
+def _softmax_in_place(rows):
+    import torch
+
+    return torch.softmax(rows, -1, out=rows)
 
 
 def most_likely(logits):
@@ -88,12 +88,8 @@ def most_likely(logits):
 
 
 def _most_likely_of_rows(rows):
-    """Call what is fastest on CPU: argmax is slow on torch in bfloat16, and on jax throughout.
-
-    On jax, where XLA runs it without vector instructions, two reductions replace it.
-    """
+    """Call argmax, or where XLA runs it without vector instructions, on jax, two reductions."""
     if keras.config.backend() != "jax":
-        rows = ops.cast(rows, "float32") if keras.config.backend() == "torch" else rows
         return ops.cast(ops.argmax(rows, axis=-1), "int32")
     vocabulary_size = rows.shape[-1]
     is_largest = rows == ops.max(rows, axis=-1, keepdims=True)
@@ -120,9 +116,12 @@ def categorical_from_uniform(logits, uniforms):
     categorical_from_uniform(ops.log([[0.25, 0.75]]), ops.convert_to_tensor([0.3]))  # [1]
     ```
     """
-    logits = ops.cast(logits, "float32")
-    vocabulary_size = logits.shape[-1]
-    masses = _masses(logits)  # (N, V)
+    return _from_masses(_masses(ops.cast(logits, "float32")), uniforms)
+
+
+def _from_masses(masses, uniforms):
+    """Draw from what is proportional to probabilities, `(N, V)`."""
+    vocabulary_size = masses.shape[-1]
     totals = ops.cumsum(_sum_groups(masses), axis=-1)  # (N, G)
     threshold = uniforms[:, None] * totals[:, -1:]  # (N, 1)
     # The last group holds any threshold that rounding puts past the end.

@@ -18,7 +18,8 @@ def by_row_blocks(function, dtype, logits, *arrays):
 
     Args:
         function: callable from logits `(N, V)` and arrays `(N,)` to an array `(N,)`, each row's
-            result its own. Logits come in float32, or in their dtype.
+            result its own. Logits come in float32, or in their dtype; on torch in float32, in
+            memory that the function may overwrite, and without gradients.
         dtype: string, of the result.
         logits: float tensor `(..., V)`.
         *arrays: tensors `(...)`.
@@ -31,7 +32,7 @@ def by_row_blocks(function, dtype, logits, *arrays):
     arrays = [ops.reshape(array, (-1,)) for array in arrays]
     run = {"jax": _jax_blocks, "tensorflow": _tensorflow_blocks, "torch": _torch_blocks}
     size = _block_size(logits)
-    if size is None:
+    if size is None and keras.config.backend() != "torch":
         return ops.reshape(function(logits, *arrays), shape)
     blocks = run[keras.config.backend()](function, dtype, size, [logits, *arrays])
     return ops.reshape(blocks, shape)
@@ -57,11 +58,18 @@ def _block_size(logits):
 
 
 def _torch_blocks(function, dtype, size, tensors):
+    """Take all blocks through the same memory: glibc often has no use for what one leaves behind.
+
+    Aligned memory needs a hole larger than itself, so each block could grow the heap.
+    """
     import torch
 
     _keep_freed_memory()
-    blocks = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-    return torch.cat([function(*block) for block in blocks])
+    logits, *others = tensors
+    logits, size = logits.detach(), size or logits.shape[0]
+    memory = torch.empty((size, logits.shape[1]), dtype=torch.float32, device=logits.device)
+    blocks = zip(*(torch.split(tensor, size) for tensor in (logits, *others)), strict=True)
+    return torch.cat([function(memory.copy_(rows), *arrays) for rows, *arrays in blocks])
 
 
 @functools.cache

@@ -55,10 +55,12 @@ def test_blocks_give_what_numpy_gives(sizes, shape, block, dtype):
             "drawn": draw(x, arrays["uniforms"], 0.5),
             "most_likely": most_likely(x),
             "good": has_distribution(x),
+            "untouched": ops.cast(x, "float32"),
         }
 
     outputs = run(all_of_them, logits=logits, uniforms=uniforms)
     assert set(sizes) == {block}
+    np.testing.assert_array_equal(outputs["untouched"], logits)
     expected = np.log(np.exp(logits.astype("float64")).sum(-1))
     np.testing.assert_allclose(outputs["log_total"], expected, rtol=1e-5)
     np.testing.assert_array_equal(outputs["most_likely"], logits.argmax(-1))
