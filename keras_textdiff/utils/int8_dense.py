@@ -12,6 +12,7 @@ from keras_textdiff.utils.dense import activate, dense
 from keras_textdiff.utils.on_cpu import on_cpu
 
 LARGEST = 127
+BLOCK_ROWS = 512
 BLOCK_ELEMENTS = 2**21  # products at a time: 8 MiB in int32, which caches hold
 
 
@@ -97,19 +98,23 @@ def _has_vnni():
 def _onednn_int8_dense(rows, kernel, kernel_scale, bias, activation):
     import torch
 
-    num_columns = kernel.shape[1]
-    quantized, scale = _quantize(rows)
-    row_step, column_step = 1 / scale, 1 / kernel_scale.float()
-    output = rows.new_empty(rows.shape[0], num_columns)
-    size = max(1, BLOCK_ELEMENTS // max(1, rows.shape[0]))
-    for start in range(0, num_columns, size):
-        columns = slice(start, start + size)
-        block = torch._int_mm(quantized, kernel[:, columns]).float()
-        block = block.mul_(row_step).mul_(column_step[columns])
-        if bias is not None:
-            block.add_(bias[..., columns])
-        output[:, columns] = _activate_block(block, activation)
+    num_rows, num_columns = rows.shape[0], kernel.shape[1]
+    column_step = 1 / kernel_scale.float()
+    output = rows.new_empty(num_rows, num_columns)
+    for some in _slices(num_rows, BLOCK_ROWS):
+        quantized, scale = _quantize(rows[some])
+        row_step = 1 / scale
+        for columns in _slices(num_columns, BLOCK_ELEMENTS // min(num_rows, BLOCK_ROWS)):
+            block = torch._int_mm(quantized, kernel[:, columns]).float()
+            block = block.mul_(row_step).mul_(column_step[columns])
+            if bias is not None:
+                block.add_(bias[some, columns] if bias.ndim == 2 else bias[columns])
+            output[some, columns] = _activate_block(block, activation)
     return output
+
+
+def _slices(length, size):
+    return [slice(start, start + size) for start in range(0, length, size)]
 
 
 def _activate_block(block, activation):

@@ -9,6 +9,8 @@ import pytest
 
 from keras_textdiff import ar2diff
 from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.data import python_source
+from keras_textdiff.evaluation import denoiser_cross_entropy
 from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.presets import registry, shipped_presets
 from keras_textdiff.presets.folder import PresetFolder
@@ -128,3 +130,16 @@ def test_they_write(name):
     assert text.startswith(prompt)
     if cls is CausalLM:
         assert ar2diff(name).backbone.attention == "bidirectional"
+
+
+def test_int8_is_as_good():
+    """A trained model, where rounding each weight and row to 8 bits could cost quality."""
+    texts = [row["text"].strip() for row in python_source(part="held_out", unit="function")]
+    scores = []
+    for mode in (None, "int8"):
+        lm = DiffusionLM.from_preset("ar2diff_tiny_python", dtype="float32")
+        if mode is not None:
+            lm.quantize(mode)
+        scores.append(denoiser_cross_entropy(lm, texts[:32], (0.3,))[0.3])
+    assert scores[0] != scores[1]
+    assert abs(scores[0] - scores[1]) < 0.01  # nats per token

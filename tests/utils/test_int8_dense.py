@@ -20,7 +20,8 @@ def _path(request, monkeypatch):
     if request.param in ("at once", "in blocks") and not module._has_vnni():
         pytest.skip("this processor has no VNNI")
     if request.param == "in blocks":
-        monkeypatch.setattr(module, "BLOCK_ELEMENTS", 7 * N)  # seven columns, and five at the end
+        monkeypatch.setattr(module, "BLOCK_ROWS", 4)  # four rows, and two
+        monkeypatch.setattr(module, "BLOCK_ELEMENTS", 7 * 4)  # seven columns, and five at the end
     if request.param == "without VNNI":
         monkeypatch.setattr(module, "_has_vnni", lambda: False)
 
