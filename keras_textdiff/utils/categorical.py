@@ -77,9 +77,10 @@ def draw(logits, uniforms, temperature):
 
 
 def _softmax_in_place(rows):
+    """Return the softmax of float32 rows, on CPU where they were."""
     import torch
 
-    return torch.softmax(rows, -1, out=rows)
+    return torch.softmax(rows, -1, out=rows if on_cpu(rows) else None)
 
 
 def most_likely(logits):

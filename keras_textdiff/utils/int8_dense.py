@@ -28,7 +28,7 @@ def int8_dense(rows, kernel, kernel_scale, bias=None, activation=None):
         rows: float tensor `(N, K)`.
         kernel: int8 tensor `(K, M)`.
         kernel_scale: float tensor `(M,)`, by which the weights were multiplied.
-        bias: float tensor that broadcasts to `(N, M)`, or None.
+        bias: float tensor `(M,)` or `(N, M)`, or None.
         activation: name in `utils.dense.ACTIVATIONS`, or None.
 
     Returns:
