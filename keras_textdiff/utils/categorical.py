@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_textdiff.utils.on_cpu import on_cpu
+from keras_textdiff.utils.one_pass import is_for_xla
 from keras_textdiff.utils.row_blocks import as_bits, by_row_blocks
 
 GROUP = 256
@@ -85,12 +86,16 @@ def _softmax_in_place(rows):
 
 def most_likely(logits):
     """Return the index of the largest logit, int32 `(...)` of `(..., V)`; the first where equal."""
+    if keras.config.backend() == "tensorflow" and not is_for_xla():
+        import tensorflow as tf
+
+        return tf.argmax(logits, axis=-1, output_type="int32")
     return by_row_blocks(_most_likely_of_rows, "int32", logits)
 
 
 def _most_likely_of_rows(rows):
-    """Call argmax, or where XLA runs it without vector instructions, on jax, two reductions."""
-    if keras.config.backend() != "jax":
+    """Call argmax, or where XLA would run it without vector instructions, two reductions."""
+    if keras.config.backend() == "torch":
         return ops.cast(ops.argmax(rows, axis=-1), "int32")
     vocabulary_size = rows.shape[-1]
     is_largest = rows == ops.max(rows, axis=-1, keepdims=True)

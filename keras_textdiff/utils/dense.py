@@ -8,6 +8,8 @@ import functools
 import keras
 from keras import ops
 
+from keras_textdiff.utils.one_pass import in_one_pass
+
 SMALLEST_ONEDNN_PRODUCT = 2**20  # multiplications; below, calling oneDNN takes longer than they do
 ACTIVATIONS = {
     "silu": ops.silu,
@@ -17,20 +19,22 @@ ACTIVATIONS = {
 }
 
 
-def dense(rows, kernel, bias=None, activation=None):
+def dense(rows, kernel, bias=None, activation=None, training=False):
     """Return `activation(rows @ kernel + bias)`.
 
     On CPU, torch computes float32 products with MKL, which leaves half of an AMD core idle, and
     activations in passes of their own; oneDNN does both at once. On a GPU, cuBLAS adds the bias,
     and takes several times as long for columns that are not a multiple of 16 bytes, as those of
     GPT-2's 50257 tokens. TensorFlow puts bias and activation into the product where they are
-    written as its graph optimizer knows them.
+    written as its graph optimizer knows them; not in training, where the gradient needs what is
+    before the activation.
 
     Args:
         rows: float tensor `(N, K)`.
         kernel: float tensor `(K, M)`.
         bias: float tensor `(M,)`, or None.
         activation: name in `ACTIVATIONS`, or None.
+        training: bool, whether gradients are to come.
 
     Returns:
         Float tensor `(N, M)`.
@@ -45,12 +49,22 @@ def dense(rows, kernel, bias=None, activation=None):
     output = ops.matmul(rows, kernel)
     if bias is not None:
         output = _add_bias(output, bias)
+    if activation is not None and training and keras.config.backend() == "tensorflow":
+        return in_one_pass(_ROUNDED_ONCE[activation], output)
     return activate(output, activation)
 
 
 def activate(x, activation):
     """Return `x` behind an activation, a name in `ACTIVATIONS`; None leaves it as it is."""
     return x if activation is None else ACTIVATIONS[activation](x)
+
+
+def _rounded_once(activation, x):
+    """Compute in float32: XLA on CPU goes there and back for each operation in bfloat16."""
+    return ops.cast(activation(ops.cast(x, "float32")), x.dtype)
+
+
+_ROUNDED_ONCE = {name: functools.partial(_rounded_once, x) for name, x in ACTIVATIONS.items()}
 
 
 def _add_bias(output, bias):

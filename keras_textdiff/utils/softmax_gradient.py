@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_textdiff.utils.categorical import log_probability, log_total
 from keras_textdiff.utils.dense import dense
+from keras_textdiff.utils.one_pass import in_one_pass
 from keras_textdiff.utils.row_blocks import block_rows
 
 
@@ -18,7 +19,7 @@ def cross_entropies(logits, targets):
         logits: float tensor `(C, V)`.
         targets: int32 tensor `(C,)`.
     """
-    return -log_probability(logits, _log_total(logits), targets)
+    return in_one_pass(_losses, logits, targets)
 
 
 def cross_entropies_and_gradient(logits, targets, weights):
@@ -32,12 +33,18 @@ def cross_entropies_and_gradient(logits, targets, weights):
     Returns:
         Float32 tensor `(C,)`, and a tensor `(C, V)` in the logits' dtype.
     """
-    if keras.config.backend() == "tensorflow":
-        return _tensorflow_losses_and_gradient(logits, targets, weights)
+    if keras.config.backend() == "torch":
+        return _losses(logits, targets), _torch_gradient(logits, targets, weights)
+    return in_one_pass(_losses_and_gradient, logits, targets, weights)
+
+
+def _losses(logits, targets):
+    return -log_probability(logits, _log_total(logits), targets)
+
+
+def _losses_and_gradient(logits, targets, weights):
     log_totals = _log_total(logits)
     losses = -log_probability(logits, log_totals, targets)
-    if keras.config.backend() == "torch":
-        return losses, _torch_gradient(logits, targets, weights)
     gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
     hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
     gradient = ops.where(hit, gradient - weights[:, None], gradient)
@@ -52,16 +59,6 @@ def _log_total(logits):
     if keras.config.backend() == "torch":
         return log_total(logits)
     return ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
-
-
-def _tensorflow_losses_and_gradient(logits, targets, weights):
-    """Call one kernel for both: without XLA, every operation is a pass over memory."""
-    import tensorflow as tf
-
-    losses, gradient = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-        features=tf.cast(logits, "float32"), labels=targets
-    )
-    return losses, tf.cast(gradient * weights[:, None], logits.dtype)
 
 
 def _torch_gradient(logits, targets, weights):

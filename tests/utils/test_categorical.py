@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -56,12 +57,20 @@ def test_a_draw_stays_inside_the_vocabulary(vocabulary_size):
     assert np.median(drawn) == vocabulary_size - 1
 
 
-def test_most_likely_is_argmax_and_stays_inside_the_vocabulary():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_most_likely_is_argmax_and_stays_inside_the_vocabulary(compiled):
+    function = most_likely
+    if compiled:
+        if keras.config.backend() != "tensorflow":
+            pytest.skip("The same operations as without.")
+        import tensorflow as tf
+
+        function = tf.function(most_likely, jit_compile=True)
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 4, (2, 50, 7)).astype("float32")  # many ties: the first counts
     expected = logits.argmax(axis=-1)
-    np.testing.assert_array_equal(ops.convert_to_numpy(most_likely(logits)), expected)
-    index = ops.convert_to_numpy(most_likely(np.full((1, 7), np.nan, "float32")))
+    np.testing.assert_array_equal(ops.convert_to_numpy(function(logits)), expected)
+    index = ops.convert_to_numpy(function(np.full((1, 7), np.nan, "float32")))
     assert 0 <= index[0] < 7
 
 

@@ -56,7 +56,7 @@ class Dense(OwnLayer, keras.layers.Dense):
 
     def call(self, inputs, training=None):
         """Return the float outputs."""
-        return dense(inputs, self.kernel, self.bias, self.activation_name)
+        return dense(inputs, self.kernel, self.bias, self.activation_name, training)
 
     def quantized_call(self, *args, **kwargs):
         """Return the outputs with quantized weights."""

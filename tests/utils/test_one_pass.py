@@ -1,0 +1,107 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_textdiff.utils import one_pass
+from keras_textdiff.utils.one_pass import in_one_pass
+from tests.tiny import to_numpy
+
+X = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(6,)).astype("float32")
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="Others compile a whole function or nothing."
+)
+
+
+def product_of_tanh(x, y):
+    return ops.tanh(x) * ops.tanh(y)
+
+
+def names_of_operations(concrete):
+    return {operation.type for operation in concrete.graph.get_operations()}
+
+
+def test_the_result_is_the_functions():
+    result = in_one_pass(product_of_tanh, ops.convert_to_tensor(X), ops.convert_to_tensor(Y))
+    np.testing.assert_allclose(to_numpy(result), np.tanh(X) * np.tanh(Y), rtol=1e-5)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("num_rows", [None, 5], ids=["any number of rows", "5 rows"])
+def test_graph_has_one_compiled_operation_and_its_gradient_another(num_rows):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((num_rows, 6)), tf.TensorSpec((6,))])
+    def run(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch((x, y))
+            result = in_one_pass(product_of_tanh, x, y)
+            loss = tf.reduce_sum(result * x)
+        return result, tape.gradient(loss, (x, y))
+
+    result, (of_x, of_y) = run(X, Y)
+    np.testing.assert_allclose(result, np.tanh(X) * np.tanh(Y), rtol=1e-5)
+    slope_x, slope_y = 1 - np.tanh(X) ** 2, 1 - np.tanh(Y) ** 2
+    expected = np.tanh(X) * np.tanh(Y) + X * slope_x * np.tanh(Y)
+    np.testing.assert_allclose(of_x, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(of_y, (X * np.tanh(X) * slope_y).sum(0), rtol=1e-4, atol=1e-6)
+    calls = [
+        operation
+        for operation in run.get_concrete_function().graph.get_operations()
+        if "PartitionedCall" in operation.type and operation.get_attr("_XlaMustCompile")
+    ]
+    assert len(calls) == 2
+    assert "Tanh" not in names_of_operations(run.get_concrete_function())
+
+
+@needs_tensorflow
+def test_inside_xla_and_on_accelerators_the_function_is_part_of_the_graph(monkeypatch):
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((5, 6)), tf.TensorSpec((6,))]
+
+    def run(x, y):
+        def body(step, x):
+            return step + 1, in_one_pass(product_of_tanh, x, y)
+
+        return tf.while_loop(lambda step, x: step < 1, body, (0, x))[1]
+
+    def has_tanh(jit_compile):
+        function = tf.function(run, input_signature=signature, jit_compile=jit_compile)
+        concrete = function.get_concrete_function()
+        np.testing.assert_allclose(function(X, Y), np.tanh(X) * np.tanh(Y), rtol=1e-5)
+        bodies = concrete.graph.as_graph_def().library.function
+        return any(
+            node.op == "Tanh"
+            for body in bodies
+            if not body.attr["_XlaMustCompile"].b
+            for node in body.node_def
+        )
+
+    assert has_tanh(jit_compile=True)
+    assert not has_tanh(jit_compile=False)
+    monkeypatch.setattr(one_pass, "on_cpu", lambda tensor: False)
+    assert has_tanh(jit_compile=False)
+
+
+@needs_tensorflow
+def test_calls_of_one_function_share_what_is_compiled():
+    import tensorflow as tf
+
+    num_traces = 0
+
+    def counted(x):
+        nonlocal num_traces
+        num_traces += 1
+        return ops.tanh(x)
+
+    @tf.function
+    def run(x):
+        for _ in range(3):
+            x = in_one_pass(counted, x)
+        return x
+
+    np.testing.assert_allclose(run(X), np.tanh(np.tanh(np.tanh(X))), rtol=1e-5)
+    assert num_traces == 1
