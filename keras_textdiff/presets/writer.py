@@ -129,6 +129,13 @@ def _check_model(model):
         )
     if is_task and model.preprocessor is not None and model.preprocessor.tokenizer is None:
         raise ValueError("The preprocessor has no tokenizer. Attach one, or no preprocessor.")
+    for layer in model._flatten_layers():
+        if not getattr(layer, "is_quantized_by_mode", lambda: True)():
+            raise ValueError(
+                f"The layer {layer.path!r} is quantized by mode {layer.quantization_mode!r} with a "
+                "quantizer of its own for its inputs, and a preset holds the mode alone. Save the "
+                "model before `quantize`, and quantize it where it is loaded."
+            )
     for variable in model.weights:
         if keras.backend.is_float_dtype(variable.dtype) and not bool(
             ops.convert_to_numpy(ops.all(ops.isfinite(variable)))

@@ -14,7 +14,10 @@ GROUP = 256
 
 
 def log_total(logits):
-    """Return the logarithm of the sum of exponentials, float32 `(...)` of logits `(..., V)`."""
+    """Return the logarithm of the sum of exponentials, float32 `(...)` of logits `(..., V)`.
+
+    It has no gradient on torch.
+    """
     return by_row_blocks(_log_total_of_rows, "float32", logits)
 
 
@@ -41,7 +44,7 @@ def has_distribution(logits):
 
 
 def log_probability(logits, log_totals, indices):
-    """Return the log-probabilities of some indices, float32 `(...)`.
+    """Return the log-probabilities of some indices, float32 `(...)`, not for gradients.
 
     Args:
         logits: float tensor `(..., V)`.
@@ -71,7 +74,8 @@ def draw(logits, uniforms, temperature):
 
     def draw_rows(rows, uniforms):
         if keras.config.backend() == "torch":
-            return _from_masses(_softmax_in_place(rows.div_(temperature)), uniforms)
+            rows = rows.div_(temperature) if on_cpu(rows) else rows / temperature
+            return _from_masses(_softmax_in_place(rows), uniforms)
         return categorical_from_uniform(ops.cast(rows, "float32") / temperature, uniforms)
 
     return by_row_blocks(draw_rows, "int32", logits, uniforms)
@@ -86,6 +90,10 @@ def _softmax_in_place(rows):
 
 def most_likely(logits):
     """Return the index of the largest logit, int32 `(...)` of `(..., V)`; the first where equal."""
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.max(ops.convert_to_tensor(logits), -1).indices.int()
     if keras.config.backend() == "tensorflow" and not is_for_xla():
         import tensorflow as tf
 
@@ -94,9 +102,7 @@ def most_likely(logits):
 
 
 def _most_likely_of_rows(rows):
-    """Call argmax, or where XLA would run it without vector instructions, two reductions."""
-    if keras.config.backend() == "torch":
-        return ops.cast(ops.argmax(rows, axis=-1), "int32")
+    """Make two reductions: XLA on CPU runs argmax without vector instructions."""
     vocabulary_size = rows.shape[-1]
     is_largest = rows == ops.max(rows, axis=-1, keepdims=True)
     index = ops.where(is_largest, ops.arange(vocabulary_size, dtype="int32"), vocabulary_size)

@@ -39,7 +39,9 @@ def int8_dense(rows, kernel, kernel_scale, bias=None, activation=None):
     if _suits_onednn(rows, kernel, bias):
         return _onednn_int8_dense(rows, kernel, kernel_scale, bias, activation)
     output = _product(rows, kernel, kernel_scale)
-    return activate(output if bias is None else output + bias, activation)
+    if bias is not None:
+        output = output + ops.cast(bias, output.dtype)
+    return activate(output, activation)
 
 
 def _quantize(rows):

@@ -18,8 +18,8 @@ def by_row_blocks(function, dtype, logits, *arrays):
 
     Args:
         function: callable from logits `(N, V)` and arrays `(N,)` to an array `(N,)`, each row's
-            result its own. Logits come in float32, or in their dtype; on torch in float32, in
-            memory that the function may overwrite, and without gradients.
+            result its own. Logits come in float32, or in their dtype; on torch in float32,
+            without gradients, and on CPU in memory that the function may overwrite.
         dtype: string, of the result.
         logits: float tensor `(..., V)`.
         *arrays: tensors `(...)`.
@@ -66,6 +66,8 @@ def _torch_blocks(function, dtype, size, tensors):
 
     _keep_freed_memory()
     logits, *others = tensors
+    if not on_cpu(logits):
+        return function(logits.detach().float(), *others)
     logits, size = logits.detach(), size or logits.shape[0]
     memory = torch.empty((size, logits.shape[1]), dtype=torch.float32, device=logits.device)
     blocks = zip(*(torch.split(tensor, size) for tensor in (logits, *others)), strict=True)

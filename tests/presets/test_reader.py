@@ -161,7 +161,7 @@ def test_bfloat16_weights_come_back_equal(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mode", ["int8", "float8"])
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_quantized_tasks_come_back_equal_and_can_be_saved_again(tmp_path, mode, dtype):
     lm = quantize(DiffusionLM(tiny.backbone(num_layers=1, dtype=dtype, tie_embeddings=False)), mode)
     expected = logits(lm)
@@ -171,6 +171,22 @@ def test_quantized_tasks_come_back_equal_and_can_be_saved_again(tmp_path, mode, 
         np.testing.assert_array_equal(logits(lm), expected)
     assert lm.backbone.transformer_layers[0].self_attention.query.quantization_mode == mode
     assert lm.backbone.compute_dtype == dtype
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantizers_that_a_preset_cannot_hold_are_refused(tmp_path, mode):
+    configs = keras.quantizers
+    config = {
+        "int8": configs.Int8QuantizationConfig(activation_quantizer=None),
+        "int4": configs.Int4QuantizationConfig(
+            activation_quantizer=configs.AbsMaxQuantizer(), block_size=None
+        ),
+    }[mode]
+    lm = DiffusionLM(tiny.backbone(num_layers=1))
+    lm.quantize(mode, config=config)
+    with pytest.raises(ValueError, match=f"{mode}.*Save the model before `quantize`"):
+        save_preset(lm, tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
 
 
 @pytest.mark.filterwarnings("ignore:The use of `x.T`")  # Keras', on torch

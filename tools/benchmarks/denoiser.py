@@ -138,6 +138,8 @@ SIDES = {"transformers": transformers_cases, "ours": our_cases}
 
 
 def compare(start, options):
+    if not _floats(options):
+        raise ValueError("`--dtypes` needs float32 or bfloat16: int8 is compared with it.")
     with tempfile.TemporaryDirectory() as folder:
         sides = {"transformers": start("transformers", "torch", folder=folder)}
         for backend in options["backends"]:
@@ -152,7 +154,7 @@ def compare(start, options):
 def _compare_shape(sides, shape, options):
     """Time all sides on one shape; the last shape's rounds hold the products too."""
     calls, differences, reference = {}, {}, None
-    for dtype in options["dtypes"]:
+    for dtype in sorted(options["dtypes"], key=lambda dtype: dtype == "int8"):
         for name, side in sides.items():
             case = f"{dtype} {shape}"
             if case not in side.cases:

@@ -28,8 +28,19 @@ class OwnLayer:
     def rounds_inputs(self):
         """Return whether int8 inputs meet int8 weights, as `quantize("int8")` sets it up."""
         quantizer = self.inputs_quantizer
-        is_own = type(quantizer) is keras.quantizers.AbsMaxQuantizer
-        return is_own and tuple(quantizer.value_range) == (-LARGEST, LARGEST)
+        return (
+            type(quantizer) is keras.quantizers.AbsMaxQuantizer
+            and tuple(quantizer.value_range) == (-LARGEST, LARGEST)
+            and quantizer.axis in (None, (-1,))
+            and quantizer.epsilon == keras.config.epsilon()
+            and quantizer.output_dtype == "int8"
+        )
+
+    def is_quantized_by_mode(self):
+        """Return whether the mode alone says how inputs are quantized, as a preset stores it."""
+        if self.quantization_mode == "int8":
+            return self.rounds_inputs()
+        return self.quantization_mode in (None, "float8") or self.inputs_quantizer is None
 
 
 @register
@@ -151,6 +162,11 @@ class ReversibleEmbedding(OwnLayer, keras.layers.ReversibleEmbedding):
             matrix, scale = self.reverse_embeddings, self.reverse_embeddings_scale
         scale = ops.reshape(scale, (-1,))
         return self._logits(inputs, matrix, lambda rows, matrix: int8_dense(rows, matrix, scale))
+
+    def _int4_build(self, embeddings_shape, config=None):
+        super()._int4_build(embeddings_shape, config)
+        if config is None:  # Keras rounds inputs then, which it does not behind `quantize("int4")`
+            self.inputs_quantizer = None
 
     def _logits(self, inputs, matrix, product):
         logits = product(ops.reshape(inputs, (-1, self.output_dim)), matrix)
