@@ -10,7 +10,7 @@ from keras_hub.src.utils.preset_utils import get_file
 
 from keras_textdiff.models import CausalLM
 from keras_textdiff.presets import shipped_presets
-from keras_textdiff.presets.folder import CONFIG_FILE
+from keras_textdiff.presets.folder import CONFIG_FILE, TASK_FILE
 from keras_textdiff.presets.weights import LFS_POINTER
 from keras_textdiff.utils.registration import PACKAGE
 
@@ -90,24 +90,36 @@ def _check_weights_are_there(directory):
                     )
 
 
+def is_diffusion_preset(handle):
+    """Return whether a preset handle, see `load_source`, names a `DiffusionLM` of this package."""
+    if isinstance(handle, str) and handle in shipped_presets():
+        return handle in shipped_presets("DiffusionLM")
+    return _registered_name(_check_handle(handle), TASK_FILE) == f"{PACKAGE}>DiffusionLM"
+
+
 def _is_own_preset(handle):
     """Return whether a local folder or a remote preset is one of this package."""
-    file = _config_file(handle)
+    return _registered_name(handle, CONFIG_FILE).startswith(f"{PACKAGE}>")
+
+
+def _registered_name(handle, name):
+    """Return the name of what a preset's file describes, "" where it has no such file or name."""
+    file = _preset_file(handle, name)
     if file is None:
-        return False
+        return ""
     try:
         config = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"The preset file {str(file)!r} is not JSON: {error}") from error
-    name = config.get("registered_name") if isinstance(config, dict) else None
-    return isinstance(name, str) and name.startswith(f"{PACKAGE}>")
+    registered = config.get("registered_name") if isinstance(config, dict) else None
+    return registered if isinstance(registered, str) else ""
 
 
-def _config_file(handle):
-    """Return the path of a preset's "config.json", downloaded where it is remote, or None."""
+def _preset_file(handle, name):
+    """Return the path of a preset's file, downloaded where it is remote, or None."""
     if handle in keras_hub.models.CausalLM.presets:
         return None
     try:
-        return get_file(handle, CONFIG_FILE)
+        return get_file(handle, name)
     except Exception:  # whatever it is, loading the preset meets it again and says so
         return None

@@ -10,6 +10,8 @@ from keras_textdiff.models import (
     DiffusionLMPreprocessor,
 )
 from keras_textdiff.transfer import ar2diff, convert_backbone
+from keras_textdiff.transfer.load_source import is_diffusion_preset
+from tests import tiny
 from tests.transfer.source_backbones import (
     assert_close,
     make_inputs,
@@ -139,6 +141,18 @@ def test_remote_preset_of_ours_goes_through_the_strict_reader(remote):
         file.write("\n")
     with pytest.raises(ValueError, match="sha256"):
         ar2diff("hf://user/name")
+
+
+def test_remote_diffusion_presets_are_told_from_others(remote):
+    for cls, attention in ((DiffusionLM, "bidirectional"), (CausalLM, "causal")):
+        cls(tiny.backbone(attention=attention)).save_to_preset(str(remote / "preset"))
+        for path in (remote / "preset").iterdir():
+            path.replace(remote / path.name)
+        (remote / "preset").rmdir()
+        is_diffusion = is_diffusion_preset("hf://user/name")
+        assert is_diffusion is is_diffusion_preset(remote) is (cls is DiffusionLM)
+    with pytest.raises(ValueError, match="Did you mean 'hf://user/name'"):
+        is_diffusion_preset("hf:user/name")
 
 
 def test_remote_preset_of_keras_hub(remote):

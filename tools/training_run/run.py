@@ -1,7 +1,6 @@
 """One run: from a preset or a configuration over checkpoints to a preset."""
 
 import itertools
-import json
 import pathlib
 import sys
 
@@ -13,7 +12,7 @@ from keras_textdiff.objectives import Sundae
 from keras_textdiff.presets import save_preset
 from keras_textdiff.training import ExactResume, RollBack, RunLog
 from keras_textdiff.transfer.ar2diff import ar2diff
-from keras_textdiff.transfer.load_source import load_source
+from keras_textdiff.transfer.load_source import is_diffusion_preset, load_source
 from keras_textdiff.utils import processes
 from keras_textdiff.utils.devices import get_device
 from training_run import devices, sources
@@ -100,16 +99,7 @@ def _load(handle):
                 "`fit`. Pass a CausalLM of this package, or --objective=sundae to convert it."
             )
         return model
-    return DiffusionLM.from_preset(handle) if _is_diffusion(handle) else ar2diff(handle)
-
-
-def _is_diffusion(handle):
-    if handle in DiffusionLM.presets:
-        return True
-    path = pathlib.Path(handle) / "task.json"
-    if not path.is_file():
-        return False
-    return json.loads(path.read_text(encoding="utf-8")).get("class_name") == "DiffusionLM"
+    return DiffusionLM.from_preset(handle) if is_diffusion_preset(handle) else ar2diff(handle)
 
 
 def train(preset, sources, weights=None, *, pack=False, validation=None):
