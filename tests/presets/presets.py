@@ -47,13 +47,13 @@ def logits(model, seed=0):
     return tiny.to_numpy(model(inputs)).astype("float32")
 
 
-def quantize(model, mode):
+def quantize(model, mode, **kwargs):
     """Quantize a model, without Keras' warnings about layers that have no weights."""
     gc.freeze()  # Keras collects garbage at each layer, which takes longest of all
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.quantize(mode)
+            model.quantize(mode, **kwargs)
     finally:
         gc.unfreeze()
     return model

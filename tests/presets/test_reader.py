@@ -182,8 +182,7 @@ def test_quantizers_that_a_preset_cannot_hold_are_refused(tmp_path, mode):
             activation_quantizer=configs.AbsMaxQuantizer(), block_size=None
         ),
     }[mode]
-    lm = DiffusionLM(tiny.backbone(num_layers=1))
-    lm.quantize(mode, config=config)
+    lm = quantize(DiffusionLM(tiny.backbone(num_layers=1)), mode, config=config)
     with pytest.raises(ValueError, match=f"{mode}.*Save the model before `quantize`"):
         save_preset(lm, tmp_path / "preset")
     assert not (tmp_path / "preset").exists()
