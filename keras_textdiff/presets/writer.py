@@ -132,9 +132,9 @@ def _check_model(model):
     for layer in model._flatten_layers():
         if not getattr(layer, "is_quantized_by_mode", lambda: True)():
             raise ValueError(
-                f"The layer {layer.path!r} is quantized by mode {layer.quantization_mode!r} with a "
-                "quantizer of its own for its inputs, and a preset holds the mode alone. Save the "
-                "model before `quantize`, and quantize it where it is loaded."
+                f"The layer {layer.path!r} is quantized in a way that a preset does not hold: by "
+                f"mode {layer.quantization_mode!r} with a configuration of its own. Save the model "
+                "before `quantize`, and quantize it where it is loaded."
             )
     for variable in model.weights:
         if keras.backend.is_float_dtype(variable.dtype) and not bool(

@@ -8,7 +8,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_textdiff.utils.one_pass import in_one_pass
+from keras_textdiff.utils.one_pass import in_one_pass, suits_one_pass
 
 SMALLEST_ONEDNN_PRODUCT = 2**20  # multiplications; below, calling oneDNN takes longer than they do
 ACTIVATIONS = {
@@ -26,15 +26,15 @@ def dense(rows, kernel, bias=None, activation=None, training=False):
     activations in passes of their own; oneDNN does both at once. On a GPU, cuBLAS adds the bias,
     and takes several times as long for columns that are not a multiple of 16 bytes, as those of
     GPT-2's 50257 tokens. TensorFlow puts bias and activation into the product where they are
-    written as its graph optimizer knows them; not in training, where the gradient needs what is
-    before the activation.
+    written as its graph optimizer knows them; in training, where the gradient needs what is before
+    the activation, that is one pass, rounded once, see `utils.one_pass`.
 
     Args:
         rows: float tensor `(N, K)`.
         kernel: float tensor `(K, M)`.
         bias: float tensor `(M,)`, or None.
         activation: name in `ACTIVATIONS`, or None.
-        training: bool, whether gradients are to come.
+        training: bool or None, whether gradients are to come.
 
     Returns:
         Float tensor `(N, M)`.
@@ -49,7 +49,7 @@ def dense(rows, kernel, bias=None, activation=None, training=False):
     output = ops.matmul(rows, kernel)
     if bias is not None:
         output = _add_bias(output, bias)
-    if activation is not None and training and keras.config.backend() == "tensorflow":
+    if training and activation is not None and suits_one_pass(output):
         return in_one_pass(_ROUNDED_ONCE[activation], output)
     return activate(output, activation)
 
@@ -61,7 +61,8 @@ def activate(x, activation):
 
 def _rounded_once(activation, x):
     """Compute in float32: XLA on CPU goes there and back for each operation in bfloat16."""
-    return ops.cast(activation(ops.cast(x, "float32")), x.dtype)
+    precise = keras.backend.result_type(x.dtype, "float32")
+    return ops.cast(activation(ops.cast(x, precise)), x.dtype)
 
 
 _ROUNDED_ONCE = {name: functools.partial(_rounded_once, x) for name, x in ACTIVATIONS.items()}

@@ -12,6 +12,7 @@ from keras_textdiff.utils.dense import activate, dense
 from keras_textdiff.utils.on_cpu import on_cpu
 
 LARGEST = 127
+EPSILON = keras.quantizers.AbsMaxQuantizer().epsilon
 BLOCK_ROWS = 512
 BLOCK_ELEMENTS = 2**21  # products at a time: 8 MiB in int32, which caches hold
 
@@ -47,7 +48,7 @@ def int8_dense(rows, kernel, kernel_scale, bias=None, activation=None):
 def _quantize(rows):
     """Return int8 rows `(N, K)` and what they were multiplied by, float32 `(N, 1)`."""
     rows = ops.cast(rows, "float32")
-    scale = LARGEST / (ops.max(ops.abs(rows), axis=-1, keepdims=True) + keras.config.epsilon())
+    scale = LARGEST / (ops.max(ops.abs(rows), axis=-1, keepdims=True) + EPSILON)
     return ops.cast(ops.round(rows * scale), "int8"), scale
 
 

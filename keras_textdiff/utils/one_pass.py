@@ -3,35 +3,26 @@
 import functools
 
 import keras
-from keras import ops
 
 from keras_textdiff.utils.on_cpu import on_cpu
 
 
-def in_one_pass(function, *tensors):
-    """Return `function(*tensors)`, on TensorFlow on CPU compiled by XLA where all else is not.
+def suits_one_pass(tensor):
+    """Return whether operations on a tensor gain from `in_one_pass`.
 
-    There, what each operation gives would be written to memory. Gradients are one pass, too, made
-    from the tensors alone. On an accelerator, in a function that XLA compiles as a whole, and on
-    other backends, the function is called as it is.
-
-    Args:
-        function: callable, tensors to a tensor, or several; one object for all its calls, because
-            it is compiled once per object and shapes.
-        *tensors: what it takes.
+    They do in a TensorFlow graph on CPU that XLA does not compile as a whole. Elsewhere XLA does so
+    (on jax, too), nothing is compiled (eager execution, torch), or XLA may lack what it needs to
+    compile for an accelerator.
     """
     if keras.config.backend() != "tensorflow":
-        return function(*tensors)
+        return False
     import tensorflow as tf
 
-    tensors = [ops.convert_to_tensor(tensor) for tensor in tensors]
-    if tf.executing_eagerly() or is_for_xla() or not on_cpu(tensors[0]):
-        return function(*tensors)
-    return _compiled(function)(*tensors)
+    return not (tf.executing_eagerly() or is_for_xla()) and on_cpu(tensor)
 
 
 def is_for_xla():
-    """Return whether the graph that is being made is for XLA."""
+    """Return whether the TensorFlow graph that is being made is for XLA."""
     import tensorflow as tf
 
     graph = tf.compat.v1.get_default_graph()
@@ -45,12 +36,38 @@ def is_for_xla():
     return False
 
 
+def in_one_pass(function, *tensors, differentiable=True):
+    """Return `function(*tensors)`, compiled by XLA, where `suits_one_pass`.
+
+    What each operation gives is not written to memory. The gradient is one pass, too, made from
+    the tensors alone. XLA compiles once for each function and shapes, in a fraction of a second.
+
+    Args:
+        function: callable, tensors to a tensor; one object for all its calls.
+        *tensors: what it takes.
+        differentiable: bool, whether the result has a gradient; where not, the function may
+            return several tensors.
+    """
+    import tensorflow as tf
+
+    forward, backward = _compiled(function)
+
+    def run(*tensors):
+        return forward(*map(tf.stop_gradient, tensors))
+
+    if not differentiable:
+        return run(*tensors)
+    return tf.custom_gradient(
+        lambda *tensors: (run(*tensors), lambda upstream: backward(upstream, *tensors))
+    )(*tensors)
+
+
 @functools.cache
 def _compiled(function):
+    """Return the compiled function, and its gradient from the result's and the tensors."""
     import tensorflow as tf
 
     compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
-    forward = compiled(lambda *tensors: function(*tensors))
 
     @compiled
     def backward(upstream, *tensors):
@@ -59,8 +76,4 @@ def _compiled(function):
             result = function(*tensors)
         return tape.gradient(result, tensors, upstream)
 
-    @tf.custom_gradient
-    def run(*tensors):
-        return forward(*tensors), lambda upstream: backward(upstream, *tensors)
-
-    return run
+    return compiled(lambda *tensors: function(*tensors)), backward

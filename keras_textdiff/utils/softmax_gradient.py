@@ -3,12 +3,14 @@
 Shapes: C positions, V vocabulary, D hidden size, G groups.
 """
 
+import math
+
 import keras
 from keras import ops
 
 from keras_textdiff.utils.categorical import log_probability, log_total
 from keras_textdiff.utils.dense import dense
-from keras_textdiff.utils.one_pass import in_one_pass
+from keras_textdiff.utils.one_pass import in_one_pass, suits_one_pass
 from keras_textdiff.utils.row_blocks import block_rows
 
 
@@ -19,7 +21,9 @@ def cross_entropies(logits, targets):
         logits: float tensor `(C, V)`.
         targets: int32 tensor `(C,)`.
     """
-    return in_one_pass(_losses, logits, targets)
+    if suits_one_pass(logits):
+        return in_one_pass(_losses, logits, targets, differentiable=False)
+    return _losses(logits, targets)
 
 
 def cross_entropies_and_gradient(logits, targets, weights):
@@ -35,16 +39,27 @@ def cross_entropies_and_gradient(logits, targets, weights):
     """
     if keras.config.backend() == "torch":
         return _losses(logits, targets), _torch_gradient(logits, targets, weights)
-    return in_one_pass(_losses_and_gradient, logits, targets, weights)
+    if suits_one_pass(logits):
+        return in_one_pass(_losses_and_gradient, logits, targets, weights, differentiable=False)
+    return _losses_and_gradient(logits, targets, weights)
 
 
 def _losses(logits, targets):
-    return -log_probability(logits, _log_total(logits), targets)
+    losses = -log_probability(logits, _log_total(logits), targets)
+    return ops.where(_are_tokens(targets, logits), losses, math.nan)
+
+
+def _are_tokens(targets, logits):
+    """Return where targets are in the vocabulary: another index is no error on jax and in XLA."""
+    return ops.logical_and(targets >= 0, targets < logits.shape[-1])
 
 
 def _losses_and_gradient(logits, targets, weights):
     log_totals = _log_total(logits)
     losses = -log_probability(logits, log_totals, targets)
+    are_tokens = _are_tokens(targets, logits)
+    losses = ops.where(are_tokens, losses, math.nan)
+    weights = ops.where(are_tokens, weights, math.nan)
     gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
     hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
     gradient = ops.where(hit, gradient - weights[:, None], gradient)

@@ -99,8 +99,6 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_int8_equals_keras(name, config):
-    if config == "one scale for all" and name == "dense":
-        pytest.skip("Keras' Dense takes no such axes.")
     call_both(*pair(name, CONFIGS[config]))
 
 

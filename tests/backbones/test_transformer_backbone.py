@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_textdiff.backbones import TransformerBackbone
+from keras_textdiff.utils.one_pass import in_one_pass
 from tests import tiny
 from tests.life import check_weights_file
 from tests.tiny import to_numpy
@@ -136,6 +137,27 @@ def test_gradient_checkpointing_changes_no_weight(dropout):
     ):
         assert np.abs(first - start).max() > 0, path
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="Others compile differently.")
+def test_a_recomputed_activation_is_one_pass_like_the_first(monkeypatch):
+    counts = []
+    for gradient_checkpointing in (False, True):
+        calls = []
+
+        def counted(function, *tensors, calls=calls):
+            calls.append(function)
+            return in_one_pass(function, *tensors)
+
+        monkeypatch.setattr("keras_textdiff.utils.dense.in_one_pass", counted)
+        backbone = tiny.backbone(gradient_checkpointing=gradient_checkpointing)
+        model = keras.Model(backbone.input, backbone.logits(backbone.output))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+        inputs = masked_inputs(backbone)
+        model.train_on_batch(inputs, inputs["token_ids"])
+        counts.append(len(calls))
+    assert counts == [2, 4]  # of two layers
 
 
 def test_dropout_acts_in_training_only():

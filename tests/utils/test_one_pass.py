@@ -4,28 +4,31 @@ import pytest
 from keras import ops
 
 from keras_textdiff.utils import one_pass
-from keras_textdiff.utils.one_pass import in_one_pass
-from tests.tiny import to_numpy
+from keras_textdiff.utils.one_pass import in_one_pass, suits_one_pass
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(6,)).astype("float32")
-
-needs_tensorflow = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="Others compile a whole function or nothing."
-)
 
 
 def product_of_tanh(x, y):
     return ops.tanh(x) * ops.tanh(y)
 
 
+def where_it_suits(x, y):
+    return in_one_pass(product_of_tanh, x, y) if suits_one_pass(x) else product_of_tanh(x, y)
+
+
 def names_of_operations(concrete):
     return {operation.type for operation in concrete.graph.get_operations()}
 
 
-def test_the_result_is_the_functions():
-    result = in_one_pass(product_of_tanh, ops.convert_to_tensor(X), ops.convert_to_tensor(Y))
-    np.testing.assert_allclose(to_numpy(result), np.tanh(X) * np.tanh(Y), rtol=1e-5)
+def test_it_suits_nothing_that_runs_at_once():
+    assert not suits_one_pass(ops.convert_to_tensor(X))
+
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="Others compile a whole function or nothing."
+)
 
 
 @needs_tensorflow
@@ -64,7 +67,7 @@ def test_inside_xla_and_on_accelerators_the_function_is_part_of_the_graph(monkey
 
     def run(x, y):
         def body(step, x):
-            return step + 1, in_one_pass(product_of_tanh, x, y)
+            return step + 1, where_it_suits(x, y)
 
         return tf.while_loop(lambda step, x: step < 1, body, (0, x))[1]
 

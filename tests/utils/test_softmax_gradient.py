@@ -24,6 +24,15 @@ def blocks(request, monkeypatch):
         monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2 * V)
 
 
+def compiled(function):
+    """Return a function as it is, and on TensorFlow in a graph without XLA and in one with it."""
+    if keras.config.backend() != "tensorflow":
+        return [function]
+    import tensorflow as tf
+
+    return [function, *(tf.function(function, jit_compile=jit) for jit in (False, True))]
+
+
 def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype("float32")
 
@@ -36,14 +45,31 @@ def test_gradient_is_that_of_the_cross_entropy(blocks, dtype, tolerance):
     expected = np.exp(logits - totals[:, None]) - np.eye(V)[targets]
     tensor = ops.cast(ops.convert_to_tensor(logits), dtype)
     targets, weights = ops.convert_to_tensor(targets), ops.convert_to_tensor(weights)
-    losses, result = cross_entropies_and_gradient(tensor, targets, weights)
     expected_losses = totals - logits[np.arange(C), to_numpy(targets)]
-    for actual in (losses, cross_entropies(tensor, targets)):
-        np.testing.assert_allclose(to_numpy(actual), expected_losses, rtol=1e-5, atol=1e-5)
-    weights = to_numpy(weights)
-    assert keras.backend.standardize_dtype(result.dtype) == dtype
-    result = to_numpy(ops.cast(result, "float32"))
-    np.testing.assert_allclose(result, expected * weights[:, None], rtol=tolerance, atol=tolerance)
+    expected = expected * to_numpy(weights)[:, None]
+    for run in compiled(cross_entropies):
+        np.testing.assert_allclose(
+            to_numpy(run(tensor, targets)), expected_losses, rtol=1e-5, atol=1e-5
+        )
+    for run in compiled(cross_entropies_and_gradient):
+        losses, result = run(tensor, targets, weights)
+        np.testing.assert_allclose(to_numpy(losses), expected_losses, rtol=1e-5, atol=1e-5)
+        assert keras.backend.standardize_dtype(result.dtype) == dtype
+        result = to_numpy(ops.cast(result, "float32"))
+        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(keras.config.backend() == "torch", reason="torch raises an error.")
+def test_a_target_outside_the_vocabulary_is_not_a_number():
+    targets = ops.convert_to_tensor(np.array([0, -1, V, 1], "int32"))
+    arguments = ops.convert_to_tensor(random(4, V)), targets, ops.ones((4,))
+    expected = [False, True, True, False]
+    for run in compiled(cross_entropies_and_gradient):
+        losses, gradient = map(to_numpy, run(*arguments))
+        np.testing.assert_array_equal(np.isnan(losses), expected)
+        np.testing.assert_array_equal(np.isnan(gradient).all(axis=1), expected)
+    for run in compiled(cross_entropies):
+        np.testing.assert_array_equal(np.isnan(to_numpy(run(*arguments[:2]))), expected)
 
 
 @pytest.mark.parametrize("sizes", [(C, V, D), (64, 900, 256)], ids=["small", "large"])

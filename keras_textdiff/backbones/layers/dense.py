@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_textdiff.utils.dense import activate, dense
-from keras_textdiff.utils.int8_dense import LARGEST, int8_dense
+from keras_textdiff.utils.int8_dense import EPSILON, LARGEST, int8_dense
 from keras_textdiff.utils.registration import register
 from keras_textdiff.utils.weights_follow import start_from
 
@@ -32,7 +32,7 @@ class OwnLayer:
             type(quantizer) is keras.quantizers.AbsMaxQuantizer
             and tuple(quantizer.value_range) == (-LARGEST, LARGEST)
             and quantizer.axis in (None, (-1,))
-            and quantizer.epsilon == keras.config.epsilon()
+            and quantizer.epsilon == EPSILON
             and quantizer.output_dtype == "int8"
         )
 
@@ -40,7 +40,9 @@ class OwnLayer:
         """Return whether the mode alone says how inputs are quantized, as a preset stores it."""
         if self.quantization_mode == "int8":
             return self.rounds_inputs()
-        return self.quantization_mode in (None, "float8") or self.inputs_quantizer is None
+        if self.quantization_mode == "int4":
+            return self.inputs_quantizer is None
+        return self.quantization_mode in (None, "float8")
 
 
 @register

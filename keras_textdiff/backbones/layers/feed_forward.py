@@ -68,17 +68,17 @@ class FeedForward(keras.layers.Layer):
             setattr(self, name, layer)
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=None):
         """Return a tensor of the shape of `x`."""
         # All positions in one matrix: XLA's products in the backward pass are faster on two axes.
         rows = ops.reshape(x, (-1, x.shape[-1]))
         if self.gated:
-            gate, up = self.gate(rows), self.up(rows)
+            gate, up = (layer(rows, training=training) for layer in (self.gate, self.up))
             # The gate has its activation already, unless the two combine otherwise.
             activated = self.activation in ACTIVATIONS
             rows = gate * up if activated else combine_gated(self.activation, gate, up)
         else:
-            rows = self.up(rows)
+            rows = self.up(rows, training=training)
         return ops.reshape(self.down(rows), ops.shape(x))
 
     def compute_output_shape(self, input_shape):

@@ -113,8 +113,8 @@ class TransformerBlock(keras.layers.Layer):
                 value_cache=value_cache,
                 cache_index=cache_index,
             )
-            x = self._add("attention", x, h, {})
-            return self._run_others(x, encoded, encoded_mask, {}), key_cache, value_cache
+            x = self._add("attention", x, h)
+            return self._run_others(x, encoded, encoded_mask), key_cache, value_cache
         # Dropout is drawn out here: a seed must not advance inside a recomputed function.
         keep = self._dropout_factors(x) if training and self.dropout else {}
 
@@ -126,24 +126,27 @@ class TransformerBlock(keras.layers.Layer):
                 sine=sine,
                 position_bias=position_bias,
             )
-            return self._run_others(self._add("attention", x, h, keep), encoded, encoded_mask, keep)
+            x = self._add("attention", x, h, keep)
+            # A recomputed call does not know `training`: it happens outside of the layer's.
+            return self._run_others(x, encoded, encoded_mask, keep, training)
 
         if training and self.gradient_checkpointing:
             return _recompute(forward, x, position_bias, encoded)
         return forward(x, position_bias, encoded)
 
-    def _run_others(self, x, encoded, encoded_mask, keep):
+    def _run_others(self, x, encoded, encoded_mask, keep=None, training=False):
         """Run the sublayers behind self-attention."""
         if self.cross_attention is not None:
             h = self.cross_attention(self.cross_attention_norm(x), encoded, encoded_mask)
             x = self._add("cross_attention", x, h, keep)
-        return self._add("feed_forward", x, self.feed_forward(self.feed_forward_norm(x)), keep)
+        h = self.feed_forward(self.feed_forward_norm(x), training=training)
+        return self._add("feed_forward", x, h, keep)
 
-    def _add(self, name, x, h, keep):
+    def _add(self, name, x, h, keep=None):
         """Add a sublayer's output to its input."""
         if self.use_post_normalization:
             h = getattr(self, f"post_{name}_norm")(h)
-        return x + (h * keep[name] if name in keep else h)
+        return x + (h * keep[name] if keep and name in keep else h)
 
     def _dropout_factors(self, x):
         """Return a tensor of 0 and 1 / (1 - dropout) by sublayer."""
