@@ -45,35 +45,29 @@ def cross_entropies_and_gradient(logits, targets, weights):
 
 
 def _losses(logits, targets):
-    losses = -log_probability(logits, _log_total(logits), targets)
-    return ops.where(_are_tokens(targets, logits), losses, math.nan)
-
-
-def _are_tokens(targets, logits):
-    """Return where targets are in the vocabulary: another index is no error on jax and in XLA."""
-    return ops.logical_and(targets >= 0, targets < logits.shape[-1])
+    return -log_probability(logits, _log_total(logits, targets), targets)
 
 
 def _losses_and_gradient(logits, targets, weights):
-    log_totals = _log_total(logits)
+    log_totals = _log_total(logits, targets)
     losses = -log_probability(logits, log_totals, targets)
-    are_tokens = _are_tokens(targets, logits)
-    losses = ops.where(are_tokens, losses, math.nan)
-    weights = ops.where(are_tokens, weights, math.nan)
     gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
     hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
     gradient = ops.where(hit, gradient - weights[:, None], gradient)
     return losses, ops.cast(gradient, logits.dtype)
 
 
-def _log_total(logits):
+def _log_total(logits, targets):
     """Return `log_total` of logits that go through several passes at once.
 
     Where XLA compiles these together, a plain sum is part of them; blocks would be passes more.
+    It is NaN where a target is outside the vocabulary, which only torch takes for an error.
     """
     if keras.config.backend() == "torch":
         return log_total(logits)
-    return ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
+    log_totals = ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
+    are_tokens = ops.logical_and(targets >= 0, targets < logits.shape[-1])
+    return ops.where(are_tokens, log_totals, math.nan)
 
 
 def _torch_gradient(logits, targets, weights):
