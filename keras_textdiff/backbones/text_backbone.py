@@ -73,6 +73,14 @@ class TextBackbone(keras_hub.models.Backbone):
             Nest of tensors whose first axis is B.
         """
 
+    def count_settled(self, count):
+        """Return how many leading positions keep their keys and values while a canvas changes.
+
+        Args:
+            count: int, positions in front of all canvases.
+        """
+        return 0
+
     def is_unmasked(self, inputs):
         """Return whether each position sees all others, so that no mask needs to be looked at.
 

@@ -291,6 +291,25 @@ class TransformerBackbone(TextBackbone):
         names = [*self.input, *({"segment_ids"} & set(inputs))]
         return self(self.select_inputs(inputs, names), training=training)
 
+    def count_settled(self, count):
+        """Return how many leading positions keep their keys, see `TextBackbone.count_settled`."""
+        if self.attention == "block":
+            return count // self.block_length * self.block_length
+        return count if self.attention == "prefix" else 0
+
+    def read_settled(self, inputs, count):
+        """Return a cache that holds the keys and values of `count_settled` positions.
+
+        Args:
+            inputs: dict of the backbone's inputs `(B, L)`.
+            count: int, what `count_settled` returned.
+        """
+        token_ids = inputs["token_ids"]
+        if self.attention == "block":  # they see nothing behind; in "prefix", the whole prompt
+            token_ids = token_ids[:, :count]
+        cache = self.empty_cache(*inputs["token_ids"].shape)
+        return self.call_with_cache({**inputs, "token_ids": token_ids}, cache, 0)[1]
+
     def make_cache(self, inputs):
         """Return an empty cache for all columns of "token_ids", see `empty_cache`."""
         return self.empty_cache(*ops.shape(inputs["token_ids"]))

@@ -92,7 +92,7 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
             return []
         return [self._loss_tracker, *self._objective.metrics.values()]
 
-    def hidden_states(self, inputs, training=False, context=None):
+    def hidden_states(self, inputs, training=False, context=None, cache=None, first=0):
         """Run the backbone.
 
         Args:
@@ -101,15 +101,23 @@ class TextTask(OnBatch, Prediction, KeptState, ChangedWeights):
             training: bool.
             context: what `backbone.encode` made of the inputs, so that several canvases share it;
                 None to encode here.
+            cache: keys and values of the positions in front of `first`, as
+                `backbone.call_with_cache` filled it, or None. These are not computed again.
+            first: int, first position to compute; 0 without a cache.
 
         Returns:
-            Float tensor `(B, L, D)` whose reverse embedding gives the logits.
+            Float tensor `(B, L - first, D)` whose reverse embedding gives the logits; with
+            `logit_shift`, the first one's are right only at the beginning of a row.
         """
         if "segment_ids" not in inputs:  # in packed rows, positions start anew with each document
             self._check_length(inputs["token_ids"].shape[1])
         if context is None:
             context = self.backbone.encode(inputs, training=training)
-        hidden_states = self.backbone.decode(inputs, context, training=training)
+        if cache is None:
+            hidden_states = self.backbone.decode(inputs, context, training=training)
+        else:
+            columns = {**inputs, "token_ids": inputs["token_ids"][:, first:]}
+            hidden_states, _ = self.backbone.call_with_cache(columns, cache, first)
         if not self.logit_shift:
             return hidden_states
         # The first position, of a document as well, reads itself.

@@ -198,13 +198,19 @@ class Sampler(abc.ABC):
     def _compiled_loop(self, model, compiled, unmasked, return_trajectory=False):
         """Return the key of the loop in `compiled`, and the loop."""
 
+        def count_settled(leading_ids):
+            """Return how many positions are computed once; one less for a shifted model's first."""
+            return model.backbone.count_settled(leading_ids.shape[1] - model.logit_shift)
+
         @functools.partial(capture, model)
-        def denoise(canvas, leading_ids, others, context):
-            token_ids = ops.concatenate([leading_ids, canvas], axis=1)
+        def denoise(canvas, leading_ids, others, context, cache):
+            inputs = {**others, "token_ids": ops.concatenate([leading_ids, canvas], axis=1)}
+            first = count_settled(leading_ids) if cache else 0
             with unmasked_attention(unmasked):
-                inputs = {**others, "token_ids": token_ids}
-                hidden_states = model.hidden_states(inputs, context=context)
-            return model.backbone.logits(hidden_states[:, leading_ids.shape[1] :])
+                hidden_states = model.hidden_states(
+                    inputs, context=context, cache=cache or None, first=first
+                )
+            return model.backbone.logits(hidden_states[:, leading_ids.shape[1] - first :])
 
         def function(inputs):
             # Once per prompt; its canvases, and all steps, share it.
@@ -216,9 +222,15 @@ class Sampler(abc.ABC):
             )
 
             others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
+            leading_ids = inputs["leading_ids"]
+            token_ids = ops.concatenate([leading_ids, inputs["token_ids"]], axis=1)
+            cache, num_settled = (), count_settled(leading_ids)
+            if num_settled * self.num_denoising_steps > token_ids.shape[1]:  # it pays for a pass
+                settled = {**others, "token_ids": token_ids}
+                cache = model.backbone.read_settled(settled, num_settled)
 
             def denoiser(canvas):
-                return denoise(canvas, inputs["leading_ids"], others, context)
+                return denoise(canvas, leading_ids, others, context, cache)
 
             # Scores choose among canvases.
             return_scores = self.num_canvases > 1 or return_trajectory

@@ -15,6 +15,7 @@ import harness
 import keras
 import load_time
 import numpy as np
+import prompt_cache
 import pytest
 import sampling
 import training_step
@@ -34,6 +35,7 @@ COMPARED = {
     training_step: lambda row: [row["largest_relative_difference_of_losses"]],
     cross_entropy_memory: lambda row: [row["largest_relative_difference_of_losses"]],
     sampling: lambda row: [row["share_of_tokens_drawn_otherwise"]],
+    prompt_cache: lambda row: [row["share_of_other_tokens"]],
     early_stopping: lambda row: [abs(_right(row, "keras_hub") - _right(row, "causal_lm"))],
     load_time: lambda row: [row["largest_relative_difference"]],
 }

@@ -88,6 +88,41 @@ def prompts(lm, *lengths):
 
 
 @pytest.mark.parametrize("logit_shift", [False, True])
+@pytest.mark.parametrize(
+    "window", [{}, {"sliding_window": 9, "sliding_window_layers": [0]}], ids=["far", "near"]
+)
+@pytest.mark.parametrize(
+    ("attention", "settled"),
+    [({"attention": "prefix"}, 32), ({"attention": "block", "block_length": 12}, 24)],
+    ids=["prefix", "block"],
+)
+def test_settled_positions_are_computed_once(monkeypatch, attention, settled, window, logit_shift):
+    lm = DiffusionLM(tiny.backbone(**attention, **window), logit_shift=logit_shift)
+    lm.compile(sampler=SundaeSampler(3, num_canvases=2))
+    inputs = prompts(lm, 37, 50)
+    columns = []
+    original = lm.backbone.call_with_cache
+
+    def recording(inputs, cache, cache_index):
+        columns.append((cache_index, inputs["token_ids"].shape[1]))
+        return original(inputs, cache, cache_index)
+
+    monkeypatch.setattr(lm.backbone, "call_with_cache", recording)
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "count_leading", lambda *arguments: 0)
+        expected = lm.generate(inputs, seed=3, stop_token_ids=None)
+    assert not columns
+    for _ in range(CALLS_BEFORE_SPECIALIZING):
+        outputs = lm.generate(inputs, seed=3, stop_token_ids=None)
+    np.testing.assert_array_equal(outputs["token_ids"], expected["token_ids"])
+    if attention["attention"] == "prefix":
+        settled -= logit_shift
+        assert set(columns) == {(0, LENGTH), (settled, LENGTH - settled)}
+    else:
+        assert set(columns) == {(0, settled), (settled, LENGTH - settled)}
+
+
+@pytest.mark.parametrize("logit_shift", [False, True])
 @pytest.mark.parametrize("return_trajectory", [False, True])
 def test_texts_are_those_of_a_loop_over_all_positions(
     monkeypatch, widths, logit_shift, return_trajectory

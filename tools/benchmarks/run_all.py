@@ -30,6 +30,7 @@ BENCHMARKS = {
     "load_time": [],
     "generation": ["--lengths=128,512"],
     "early_stopping": [],
+    "prompt_cache": ["--dtypes=bfloat16"],
 }
 
 
