@@ -1,4 +1,4 @@
-"""Positions in front of all canvases are read at each step, and get no logits.
+"""Positions in front of all canvases get no logits; where the mask allows, they are read once.
 
 Shapes: R rows, L length, S denoising steps, F leading positions.
 """
