@@ -307,7 +307,7 @@ class TransformerBackbone(TextBackbone):
         token_ids = inputs["token_ids"]
         if self.attention == "block":  # they see nothing behind; in "prefix", the whole prompt
             token_ids = token_ids[:, :count]
-        cache = self.empty_cache(*inputs["token_ids"].shape)
+        cache = self.make_cache(inputs)
         return self.call_with_cache({**inputs, "token_ids": token_ids}, cache, 0)[1]
 
     def make_cache(self, inputs):

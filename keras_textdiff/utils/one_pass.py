@@ -36,30 +36,31 @@ def is_for_xla():
     return False
 
 
-def in_one_pass(function, *tensors, differentiable=True):
-    """Return `function(*tensors)`, compiled by XLA, where `suits_one_pass`.
+def in_one_pass(function, *tensors):
+    """Return `function(*tensors)`, compiled by XLA where the first tensor `suits_one_pass`.
 
     What each operation gives is not written to memory. The gradient is one pass, too, made from
     the tensors alone. XLA compiles once for each function and shapes, in a fraction of a second.
 
     Args:
-        function: callable, tensors to a tensor; one object for all its calls.
+        function: callable, tensors to a tensor; one object for all its calls. It works element by
+            element: XLA on CPU hands reductions to a library, and crashes (in TensorFlow 2.21)
+            where several threads first call what it made of them, as parallel iterations of
+            a loop do.
         *tensors: what it takes.
-        differentiable: bool, whether the result has a gradient; where not, the function may
-            return several tensors.
     """
+    if not suits_one_pass(tensors[0]):
+        return function(*tensors)
     import tensorflow as tf
 
     forward, backward = _compiled(function)
 
+    @tf.custom_gradient
     def run(*tensors):
-        return forward(*map(tf.stop_gradient, tensors))
+        result = forward(*map(tf.stop_gradient, tensors))
+        return result, lambda upstream: backward(upstream, *tensors)
 
-    if not differentiable:
-        return run(*tensors)
-    return tf.custom_gradient(
-        lambda *tensors: (run(*tensors), lambda upstream: backward(upstream, *tensors))
-    )(*tensors)
+    return run(*tensors)
 
 
 @functools.cache

@@ -64,10 +64,10 @@ def _torch_blocks(function, dtype, size, tensors):
     """
     import torch
 
-    _keep_freed_memory()
     logits, *others = tensors
     if not on_cpu(logits):
         return function(logits.detach().float(), *others)
+    _keep_freed_memory()
     logits, size = logits.detach(), size or logits.shape[0]
     memory = torch.empty((size, logits.shape[1]), dtype=torch.float32, device=logits.device)
     blocks = zip(*(torch.split(tensor, size) for tensor in (logits, *others)), strict=True)

@@ -21,9 +21,7 @@ def cross_entropies(logits, targets):
         logits: float tensor `(C, V)`.
         targets: int32 tensor `(C,)`.
     """
-    if suits_one_pass(logits):
-        return in_one_pass(_losses, logits, targets, differentiable=False)
-    return _losses(logits, targets)
+    return -log_probability(logits, _log_total(logits, targets), targets)
 
 
 def cross_entropies_and_gradient(logits, targets, weights):
@@ -37,24 +35,12 @@ def cross_entropies_and_gradient(logits, targets, weights):
     Returns:
         Float32 tensor `(C,)`, and a tensor `(C, V)` in the logits' dtype.
     """
-    if keras.config.backend() == "torch":
-        return _losses(logits, targets), _torch_gradient(logits, targets, weights)
-    if suits_one_pass(logits):
-        return in_one_pass(_losses_and_gradient, logits, targets, weights, differentiable=False)
-    return _losses_and_gradient(logits, targets, weights)
-
-
-def _losses(logits, targets):
-    return -log_probability(logits, _log_total(logits, targets), targets)
-
-
-def _losses_and_gradient(logits, targets, weights):
     log_totals = _log_total(logits, targets)
     losses = -log_probability(logits, log_totals, targets)
-    gradient = ops.exp(ops.cast(logits, "float32") - log_totals[:, None]) * weights[:, None]
-    hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets[:, None]
-    gradient = ops.where(hit, gradient - weights[:, None], gradient)
-    return losses, ops.cast(gradient, logits.dtype)
+    if keras.config.backend() == "torch":
+        return losses, _torch_gradient(logits, targets, weights)
+    columns = log_totals[:, None], targets[:, None], weights[:, None]
+    return losses, in_one_pass(_gradient, logits, *columns)
 
 
 def _log_total(logits, targets):
@@ -65,9 +51,24 @@ def _log_total(logits, targets):
     """
     if keras.config.backend() == "torch":
         return log_total(logits)
-    log_totals = ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
+    if suits_one_pass(logits):
+        largest = ops.cast(ops.max(logits, axis=-1, keepdims=True), "float32")
+        total = ops.sum(in_one_pass(_exponentials, logits, largest), axis=-1)
+        log_totals = largest[:, 0] + ops.log(total)
+    else:
+        log_totals = ops.logsumexp(ops.cast(logits, "float32"), axis=-1)
     are_tokens = ops.logical_and(targets >= 0, targets < logits.shape[-1])
     return ops.where(are_tokens, log_totals, math.nan)
+
+
+def _exponentials(logits, largest):
+    return ops.exp(ops.cast(logits, "float32") - largest)
+
+
+def _gradient(logits, log_totals, targets, weights):
+    gradient = _exponentials(logits, log_totals) * weights
+    hit = ops.arange(logits.shape[-1], dtype="int32")[None] == targets
+    return ops.cast(ops.where(hit, gradient - weights, gradient), logits.dtype)
 
 
 def _torch_gradient(logits, targets, weights):

@@ -4,7 +4,9 @@ import pytest
 from keras import ops
 
 from keras_textdiff.utils import one_pass
+from keras_textdiff.utils.dense import ACTIVATIONS, dense
 from keras_textdiff.utils.one_pass import in_one_pass, suits_one_pass
+from keras_textdiff.utils.softmax_gradient import cross_entropies_and_gradient
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(6,)).astype("float32")
@@ -14,12 +16,8 @@ def product_of_tanh(x, y):
     return ops.tanh(x) * ops.tanh(y)
 
 
-def where_it_suits(x, y):
-    return in_one_pass(product_of_tanh, x, y) if suits_one_pass(x) else product_of_tanh(x, y)
-
-
-def names_of_operations(concrete):
-    return {operation.type for operation in concrete.graph.get_operations()}
+def rows_sum(x):
+    return ops.sum(x, axis=-1)
 
 
 def test_it_suits_nothing_that_runs_at_once():
@@ -50,13 +48,10 @@ def test_graph_has_one_compiled_operation_and_its_gradient_another(num_rows):
     expected = np.tanh(X) * np.tanh(Y) + X * slope_x * np.tanh(Y)
     np.testing.assert_allclose(of_x, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(of_y, (X * np.tanh(X) * slope_y).sum(0), rtol=1e-4, atol=1e-6)
-    calls = [
-        operation
-        for operation in run.get_concrete_function().graph.get_operations()
-        if "PartitionedCall" in operation.type and operation.get_attr("_XlaMustCompile")
-    ]
-    assert len(calls) == 2
-    assert "Tanh" not in names_of_operations(run.get_concrete_function())
+    operations = run.get_concrete_function().graph.get_operations()
+    calls = [operation for operation in operations if "PartitionedCall" in operation.type]
+    assert [call.get_attr("_XlaMustCompile") for call in calls] == [True, True]
+    assert "Tanh" not in {operation.type for operation in operations}
 
 
 @needs_tensorflow
@@ -67,7 +62,7 @@ def test_inside_xla_and_on_accelerators_the_function_is_part_of_the_graph(monkey
 
     def run(x, y):
         def body(step, x):
-            return step + 1, where_it_suits(x, y)
+            return step + 1, in_one_pass(product_of_tanh, x, y)
 
         return tf.while_loop(lambda step, x: step < 1, body, (0, x))[1]
 
@@ -108,3 +103,37 @@ def test_calls_of_one_function_share_what_is_compiled():
 
     np.testing.assert_allclose(run(X), np.tanh(np.tanh(np.tanh(X))), rtol=1e-5)
     assert num_traces == 1
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_xla_leaves_nothing_to_its_library(dtype, monkeypatch):
+    """What the library makes of a reduction is not safe to call from several threads at once."""
+    import tensorflow as tf
+
+    programs = []
+
+    def recorded(compiled):
+        def call(*tensors):
+            specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+            make = compiled.experimental_get_compiler_ir(*specs)
+            programs.append(make(stage="optimized_hlo"))
+            return compiled(*tensors)
+
+        return call
+
+    compiled = one_pass._compiled
+    monkeypatch.setattr(one_pass, "_compiled", lambda f: tuple(map(recorded, compiled(f))))
+    x = tf.zeros((512, 512), dtype)
+
+    @tf.function
+    def run(x):
+        cross_entropies_and_gradient(x, tf.zeros((512,), "int32"), tf.zeros((512,)))
+        results = [dense(x, x, activation=name, training=True) for name in ACTIVATIONS]
+        return tf.gradients(results, x)
+
+    run(x)
+    assert len(programs) == 2 + 2 * len(ACTIVATIONS)
+    assert not any("kind=kCustom" in program for program in programs)
+    tf.function(lambda x: in_one_pass(rows_sum, x))(tf.zeros((512, 512)))
+    assert "kind=kCustom" in programs[-1]

@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -33,6 +35,15 @@ def compiled(function):
     return [function, *(tf.function(function, jit_compile=jit) for jit in (False, True))]
 
 
+def raises_or_not():
+    """Return a context in which the backend may raise its error for an index out of bounds."""
+    if keras.config.backend() == "jax":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return contextlib.suppress(tf.errors.InvalidArgumentError)
+
+
 def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype("float32")
 
@@ -60,17 +71,20 @@ def test_gradient_is_that_of_the_cross_entropy(blocks, dtype, tolerance):
 
 
 @pytest.mark.skipif(keras.config.backend() == "torch", reason="torch raises an error.")
-def test_a_target_outside_the_vocabulary_is_not_a_number():
-    targets = ops.convert_to_tensor(np.array([0, -1, V, 1], "int32"))
-    arguments = ops.convert_to_tensor(random(4, V)), targets, ops.ones((4,))
-    expected = [False, True, True, False]
-    # At once, TensorFlow raises an error, too.
-    for run in compiled(cross_entropies_and_gradient)[-2:]:
-        losses, gradient = map(to_numpy, run(*arguments))
-        np.testing.assert_array_equal(np.isnan(losses), expected)
-        np.testing.assert_array_equal(np.isnan(gradient).all(axis=1), expected)
-    for run in compiled(cross_entropies)[-2:]:
-        np.testing.assert_array_equal(np.isnan(to_numpy(run(*arguments[:2]))), expected)
+@pytest.mark.parametrize("target", [-1, V])
+def test_a_target_outside_the_vocabulary_is_an_error_or_not_a_number(target):
+    """Only XLA has no errors."""
+    targets = ops.convert_to_tensor(np.array([0, target, 1], "int32"))
+    arguments = ops.convert_to_tensor(random(3, V)), targets, ops.ones((3,))
+    expected = [False, True, False]
+    for run in compiled(cross_entropies_and_gradient):
+        with raises_or_not():
+            losses, gradient = map(to_numpy, run(*arguments))
+            assert np.isnan(losses).tolist() == expected
+            assert np.isnan(gradient).all(axis=1).tolist() == expected
+    for run in compiled(cross_entropies):
+        with raises_or_not():
+            assert np.isnan(to_numpy(run(*arguments[:2]))).tolist() == expected
 
 
 @pytest.mark.parametrize("sizes", [(C, V, D), (64, 900, 256)], ids=["small", "large"])
