@@ -18,6 +18,13 @@ if keras.config.backend() == "torch":
 
     torch.set_num_threads(1)  # for tiny matrices, threads cost more than they give
 
+if keras.config.backend() == "tensorflow":
+    from tensorflow.python import pywrap_tfe
+
+    # Setting seeds and clearing sessions lets TensorFlow forget what it has built of functions that
+    # are called again, for the sake of random operations of its own, which nothing here uses.
+    pywrap_tfe.TFE_ContextClearCaches = lambda context: None
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _little_garbage_to_look_through():

@@ -33,6 +33,9 @@ ENCODER_DECODER = {
     "intermediate_dim": 48,
     "tie_embeddings": False,
 }
+# Of language models: compiling them takes most of the tests' time.
+ONE_LAYER = {"num_layers": 1}
+ONE_LAYER_EACH = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 # Eager jax and XLA on tensorflow are both slow for tiny models.
 JIT = keras.config.backend() == "jax"
 TEXTS = {
@@ -73,6 +76,7 @@ def encoder_decoder(seed=0, scale=0.5, **config):
 def encoder_decoder_lm(kind, sequence_length=16, prefix_length=12, scale=0.5, **config):
     """An encoder-decoder "diffusion" or "causal" model with a preprocessor."""
     lengths = {"sequence_length": sequence_length, "prefix_length": prefix_length}
+    config = {**ONE_LAYER_EACH, **config}
     if kind == "diffusion":
         preprocessor = DiffusionLMPreprocessor(tokenizer(), **lengths)
         return DiffusionLM(encoder_decoder(scale=scale, **config), preprocessor)
@@ -82,12 +86,13 @@ def encoder_decoder_lm(kind, sequence_length=16, prefix_length=12, scale=0.5, **
 
 def diffusion_lm(sequence_length=24, seed=0, scale=0.5, **config):
     preprocessor = DiffusionLMPreprocessor(tokenizer(), sequence_length=sequence_length)
-    return DiffusionLM(backbone(seed, scale, **config), preprocessor)
+    return DiffusionLM(backbone(seed, scale, **{**ONE_LAYER, **config}), preprocessor)
 
 
 def causal_lm(sequence_length=24, seed=0, scale=0.5, **config):
     preprocessor = CausalLMPreprocessor(tokenizer(), sequence_length=sequence_length)
-    return CausalLM(backbone(seed, scale, attention="causal", **config), preprocessor)
+    config = {**ONE_LAYER, "attention": "causal", **config}
+    return CausalLM(backbone(seed, scale, **config), preprocessor)
 
 
 def inputs(batch_size=2, length=10, seed=0, vocabulary_size=33):

@@ -18,7 +18,7 @@ def make(sampler="sundae", scale=0.5, **options):
 
 @pytest.fixture(scope="module")
 def lm():
-    return make(SundaeSampler(num_denoising_steps=4, num_canvases=2))
+    return make(SundaeSampler(num_denoising_steps=4, num_canvases=2), num_layers=2)
 
 
 def test_the_same_seed_gives_the_same_text_on_every_backend(lm):

@@ -33,7 +33,8 @@ def make(kind, scale=0.1, compile_options=None, **options):
 @pytest.fixture(scope="module")
 def lm():
     """A diffusion model whose logits are far apart, so that rounding decides nothing."""
-    return make("diffusion", 0.5, {"sampler": SundaeSampler(4, num_canvases=2)})
+    layers = {"num_encoder_layers": 2, "num_decoder_layers": 2}
+    return make("diffusion", 0.5, {"sampler": SundaeSampler(4, num_canvases=2)}, **layers)
 
 
 def count_calls(backbone):

@@ -11,6 +11,7 @@ from keras_textdiff.models import CausalLM, DiffusionLM
 from keras_textdiff.objectives import Sundae
 from keras_textdiff.samplers import SundaeSampler
 from tests import tiny
+from tests.presets.presets import quantize
 from tests.tiny import TEXTS, to_numpy
 
 MODELS = {"diffusion": tiny.diffusion_lm, "causal": tiny.causal_lm}
@@ -462,7 +463,7 @@ def test_int8_stays_close_and_trains_lora():
     model = make("diffusion")
     rows = {key: value for key, value in tokenized().items() if key != "target_mask"}
     before = to_numpy(model(rows))
-    model.quantize("int8")
+    quantize(model, "int8")
     after = to_numpy(model(rows))
     assert 0 < np.abs(after - before).max() < 0.1 * np.abs(before).max()
     assert model.generate(["the"], max_length=8, seed=1)

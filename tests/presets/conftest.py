@@ -6,7 +6,7 @@ import pytest
 
 from keras_textdiff.backbones import TransformerBackbone
 from keras_textdiff.presets import save_preset
-from tests import tiny
+from tests.presets.presets import diffusion_lm
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def saved(tmp_path_factory):
     """A preset as it was saved; not to be changed."""
     directory = tmp_path_factory.mktemp("presets") / "saved"
     keras.utils.clear_session(free_memory=False)  # names must not depend on the test before
-    save_preset(tiny.diffusion_lm(), directory)
+    save_preset(diffusion_lm(), directory)
     return directory
 
 

@@ -29,6 +29,11 @@ LAMBDA = {
 }
 
 
+def diffusion_lm(**options):
+    """A model of two layers, so that their weights have numbered names."""
+    return tiny.diffusion_lm(**{"num_layers": 2, **options})
+
+
 def load(directory, task_class=DiffusionLM, **kwargs):
     return load_task(directory, task_class, **CLASSES, **kwargs)
 

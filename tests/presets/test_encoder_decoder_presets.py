@@ -59,7 +59,7 @@ def test_int8_comes_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_decoder_layers": 10**6}, r"describes 10,848,018,048 parameters, which take .* GB"),
+        ({"num_decoder_layers": 10**6}, r"describes 10,848,010,304 parameters, which take .* GB"),
         ({"num_encoder_layers": 2000}, r"config.num_encoder_layers: at most 1024. Got 2000"),
         ({"attention": "prefix"}, "`attention` must be one of"),
         ({"num_layers": 2}, "'num_layers' is not an argument of EncoderDecoderBackbone"),

@@ -12,14 +12,14 @@ from keras_textdiff.models import (
 )
 from keras_textdiff.presets import load_backbone, load_preprocessor, save_preset
 from tests import tiny
-from tests.presets.presets import LAMBDA, edit, load, logits, quantize, refused
+from tests.presets.presets import LAMBDA, diffusion_lm, edit, load, logits, quantize, refused
 
 # === What is good ===
 
 
 @pytest.mark.parametrize("handle", [str, lambda path: path])
 def test_a_task_comes_back_equal(saved, handle):
-    lm, loaded = tiny.diffusion_lm(), load(handle(saved))
+    lm, loaded = diffusion_lm(), load(handle(saved))
     np.testing.assert_array_equal(logits(loaded), logits(lm))
     assert type(loaded) is DiffusionLM
     assert loaded.get_config() == lm.get_config()
@@ -40,7 +40,7 @@ def test_without_weights_or_preprocessor(preset):
     assert loaded.preprocessor is None
     assert loaded.logit_shift
     assert loaded.name == "other"
-    assert np.abs(logits(loaded) - logits(tiny.diffusion_lm())).max() > 0.1
+    assert np.abs(logits(loaded) - logits(diffusion_lm())).max() > 0.1
 
 
 def test_a_backbone_alone_gives_a_task_with_defaults(tmp_path):
@@ -70,7 +70,7 @@ def test_backbone_and_preprocessor_alone(saved):
 
 
 def test_a_preprocessor_saved_alone(tmp_path):
-    preprocessor = tiny.diffusion_lm(sequence_length=7).preprocessor
+    preprocessor = diffusion_lm(sequence_length=7).preprocessor
     preprocessor.save_to_preset(str(tmp_path))
     loaded = DiffusionLMPreprocessor.from_preset(tmp_path)
     assert loaded.get_config() == preprocessor.get_config()
@@ -104,7 +104,7 @@ class Registered(CausalLM):
 
 
 def test_a_class_of_the_user_loads_itself(tmp_path):
-    twin = tiny.diffusion_lm()
+    twin = diffusion_lm()
     Mine(twin.backbone, twin.preprocessor, level=3).save_to_preset(tmp_path / "mine")
     loaded = Mine.from_preset(tmp_path / "mine")
     assert type(loaded) is Mine
@@ -134,7 +134,7 @@ def test_keras_hub_reads_it_too(saved):
 
 
 def test_presets_of_keras_hub_are_read_without_checksums(tmp_path, keras_hub_saves):
-    lm = tiny.diffusion_lm()
+    lm = diffusion_lm()
     keras_hub.models.Task.save_to_preset(lm, str(tmp_path / "preset"))
     np.testing.assert_array_equal(logits(load(tmp_path / "preset")), logits(lm))
 
@@ -143,7 +143,7 @@ def test_presets_of_keras_hub_are_read_without_checksums(tmp_path, keras_hub_sav
 
 
 def test_dtype_follows_keras_hub(tmp_path):
-    save_preset(tiny.diffusion_lm(dtype="bfloat16"), tmp_path / "preset")
+    save_preset(diffusion_lm(dtype="bfloat16"), tmp_path / "preset")
     assert load(tmp_path / "preset").backbone.dtype_policy.name == "float32"
     assert load(tmp_path / "preset", dtype="bfloat16").backbone.dtype_policy.name == "bfloat16"
     before = keras.config.dtype_policy()
@@ -155,7 +155,7 @@ def test_dtype_follows_keras_hub(tmp_path):
 
 
 def test_bfloat16_weights_come_back_equal(tmp_path):
-    lm = tiny.diffusion_lm(dtype="bfloat16")
+    lm = diffusion_lm(dtype="bfloat16")
     save_preset(lm, tmp_path / "preset")
     np.testing.assert_array_equal(logits(load(tmp_path / "preset", dtype="bfloat16")), logits(lm))
 
@@ -199,7 +199,7 @@ def test_a_requested_dtype_leaves_the_quantization(tmp_path):
 
 
 def test_low_rank_updates_are_merged(tmp_path):
-    lm = tiny.diffusion_lm()
+    lm = diffusion_lm()
     before = logits(lm)
     lm.enable_lora(2)
     tiny.set_weights(lm, scale=0.3)

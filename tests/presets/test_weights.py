@@ -8,7 +8,7 @@ import pytest
 from keras_textdiff.models import DiffusionLM
 from keras_textdiff.presets import save_preset
 from tests import tiny
-from tests.presets.presets import load, logits, quantize
+from tests.presets.presets import diffusion_lm, load, logits, quantize
 from tests.presets.test_reader import refused
 
 EMBEDDING = "layers/reversible_embedding/vars/0"
@@ -39,7 +39,7 @@ def test_11_not_finite(preset, weights, name, index, value):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_11_not_finite_in_bfloat16(tmp_path, value):
-    save_preset(tiny.diffusion_lm(dtype="bfloat16"), tmp_path / "preset")
+    save_preset(diffusion_lm(dtype="bfloat16"), tmp_path / "preset")
     (tmp_path / "preset" / "checksums.json").unlink()
     path = tmp_path / "preset" / "model.weights.h5"
 
@@ -72,7 +72,7 @@ def test_extra_variable(preset, weights):
 
 
 def test_weights_of_another_model(preset, weights, tmp_path):
-    save_preset(tiny.diffusion_lm(num_layers=1), tmp_path / "other")
+    save_preset(diffusion_lm(num_layers=1), tmp_path / "other")
     (tmp_path / "other" / "model.weights.h5").rename(weights)
     refused(preset, weights, "missing", "transformer_block_1")
 
@@ -172,7 +172,7 @@ def test_weights_of_a_task(preset, weights):
 @pytest.fixture
 def sharded(tmp_path):
     """A preset whose weights lie in several files."""
-    save_preset(tiny.diffusion_lm(), tmp_path / "sharded", max_shard_size=1e-5)
+    save_preset(diffusion_lm(), tmp_path / "sharded", max_shard_size=1e-5)
     assert len(list((tmp_path / "sharded").glob("model_*.weights.h5"))) > 3
     return tmp_path / "sharded"
 
@@ -186,7 +186,7 @@ def edit_index(directory, function):
 
 
 def test_shards(sharded):
-    np.testing.assert_array_equal(logits(load(sharded)), logits(tiny.diffusion_lm()))
+    np.testing.assert_array_equal(logits(load(sharded)), logits(diffusion_lm()))
 
 
 @pytest.mark.parametrize("name", ["../x.h5", "/etc/passwd", "model_1.weights.h5", 3, None])

@@ -39,6 +39,9 @@ TINY = dataclasses.replace(
     evaluation_examples={"translation": 2, "qa": 2, "code": 2},
     code_samples=1,
 )
+once = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="once is enough: no backend matters"
+)
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
 
 
@@ -244,6 +247,7 @@ def test_pieces_are_the_text():
 # === Runs ===
 
 
+@once
 def test_a_stopped_run_ends_with_the_same_numbers(tmp_path):
     cells = plan.make_cells(TINY, [0], tables=(1, 2))
     cell = find(cells, "table2/nano/ar2diff_n1/qa/seed0")
@@ -283,6 +287,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(tmp_path):
     assert len(elsewhere.missing_stages([other])) == 4
 
 
+@once
 def test_an_encoder_with_span_corruption_and_a_timing(tmp_path):
     cells = plan.make_cells(TINY, [0], tables=(1,))
     laboratory = make_laboratory(tmp_path)

@@ -43,6 +43,9 @@ def corpus(tmp_path_factory):
     return folder
 
 
+@pytest.mark.skipif(
+    keras.config.backend() == "torch", reason="twice is enough: in one process and in two"
+)
 def test_from_documents_to_a_model_that_answers(corpus, tmp_path):
     common = ["--batch_size=4", "--epoch_steps=2", "--warmup_steps=1", "--seed=1"]
     documents = f"--data={corpus / 'text.jsonl'}"

@@ -103,9 +103,9 @@ MODELS = {
     "bfloat16": lambda: tiny.diffusion_lm(dtype="bfloat16"),
     "prefix": lambda: tiny.diffusion_lm(attention="prefix"),
     "window": lambda: tiny.diffusion_lm(
-        sliding_window=4, sliding_window_layers=[1], attention_soft_cap=20.0
+        num_layers=2, sliding_window=4, sliding_window_layers=[1], attention_soft_cap=20.0
     ),
-    "experts": lambda: tiny.diffusion_lm(num_experts=4, expert_layers=[1]),
+    "experts": lambda: tiny.diffusion_lm(num_layers=2, num_experts=4, expert_layers=[1]),
     "sinks": lambda: tiny.diffusion_lm(use_attention_sinks=True),
     "encoder": lambda: tiny.encoder_decoder_lm("diffusion"),
 }
@@ -144,7 +144,7 @@ def test_a_sampler_replays_its_denoiser(kind, recordings):
 CAUSAL_MODELS = {
     "plain": lambda: tiny.causal_lm(),
     "rotary": lambda: tiny.causal_lm(
-        position_encoding="rotary", num_key_value_heads=1, sliding_window=4,
+        num_layers=2, position_encoding="rotary", num_key_value_heads=1, sliding_window=4,
         sliding_window_layers=[1],
     ),
     "bfloat16": lambda: tiny.causal_lm(dtype="bfloat16"),
