@@ -48,7 +48,7 @@ LAYOUTS = {  # name: shape of the mesh, fully sharded
 }
 LAYOUTS_OF = {
     "decoder": ("data", "tensor", "both"),
-    "encoder_decoder": ("fully sharded", "tensor", "both"),
+    "encoder_decoder": ("fully sharded", "both"),
 }
 
 

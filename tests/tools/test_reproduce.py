@@ -301,7 +301,7 @@ def test_an_encoder_with_span_corruption_and_a_timing(tmp_path):
     assert timed["seconds_per_text"] == statistics.median(timed["measurements"])
 
 
-@pytest.mark.skipif(keras.config.backend() != "jax", reason="once is enough: no backend matters")
+@once
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
     pattern = "table2/nano/ar/code/seed0"
     command = [
