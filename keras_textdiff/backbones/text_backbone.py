@@ -76,8 +76,11 @@ class TextBackbone(keras_hub.models.Backbone):
     def count_settled(self, count):
         """Return how many leading positions keep their keys and values while a canvas changes.
 
+        What is positive, `read_settled` computes, as `TransformerBackbone` has it.
+
         Args:
-            count: int, positions in front of all canvases.
+            count: int, positions in front of all canvases, of rows without a prompt position
+                behind a canvas.
         """
         return 0
 

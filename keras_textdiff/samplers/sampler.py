@@ -24,6 +24,7 @@ from keras_textdiff.utils.leading_positions import (
     count_leading,
     cut_leading,
     first_target,
+    prompts_lead,
 )
 from keras_textdiff.utils.shrinking import run_shrinking, shrink_factor
 
@@ -127,8 +128,7 @@ class Sampler(abc.ABC):
             ValueError: where the model returned NaN or infinite logits, naming the step.
         """
         num_canvases = self.num_canvases
-        unmasked = self._is_unmasked(model, rows)
-        key, function = self._compiled_loop(model, compiled, unmasked, return_trajectory)
+        key, function = self._compiled_loop(model, rows, compiled, return_trajectory)
         keys = canvas_keys(rows, num_canvases)
         num_rows, length = rows["token_ids"].shape
         first = first_target(rows["target_mask"])
@@ -181,7 +181,7 @@ class Sampler(abc.ABC):
             rows: dict of arrays, see `generate`.
             compiled: `CompiledFunctions`.
         """
-        _, function = self._compiled_loop(model, compiled, self._is_unmasked(model, rows))
+        _, function = self._compiled_loop(model, rows, compiled)
         keys = canvas_keys(rows, self.num_canvases)
         inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
         inputs = cut_leading(inputs, 0, self.noise_streams)
@@ -195,12 +195,19 @@ class Sampler(abc.ABC):
         filled = all(_filled_length(length, model.backbone) == length for length in lengths)
         return filled and model.backbone.is_unmasked(rows)
 
-    def _compiled_loop(self, model, compiled, unmasked, return_trajectory=False):
+    def _settles(self, model, rows):
+        """Return whether leading positions keep what is computed of them over all steps."""
+        any_settle = model.backbone.count_settled(rows["token_ids"].shape[1]) > 0
+        return any_settle and prompts_lead(rows["prompt_mask"], rows["target_mask"])
+
+    def _compiled_loop(self, model, rows, compiled, return_trajectory=False):
         """Return the key of the loop in `compiled`, and the loop."""
+        unmasked, settles = self._is_unmasked(model, rows), self._settles(model, rows)
 
         def count_settled(leading_ids):
             """Return how many positions are computed once; one less for a shifted model's first."""
-            return model.backbone.count_settled(leading_ids.shape[1] - model.logit_shift)
+            leading = leading_ids.shape[1] - model.logit_shift
+            return model.backbone.count_settled(leading) if settles else 0
 
         @functools.partial(capture, model)
         def denoise(canvas, leading_ids, others, context, cache):
@@ -237,7 +244,7 @@ class Sampler(abc.ABC):
             return self.run(denoiser, inputs, return_trajectory, return_scores)
 
         config = json.dumps(registration.serialize(self), sort_keys=True)
-        key = (config, unmasked, return_trajectory)
+        key = (config, unmasked, settles, return_trajectory)
         return key, compiled.get(key, model, function)
 
     def _canvas_rows(self, rows):

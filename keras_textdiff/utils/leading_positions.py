@@ -1,4 +1,4 @@
-"""Positions in front of all canvases get no logits; where the mask allows, they are read once.
+"""Positions in front of all canvases get no logits; where masks allow, a canvas reads them once.
 
 Shapes: R rows, L length, S denoising steps, F leading positions.
 """
@@ -14,6 +14,11 @@ PER_POSITION = ("token_ids", "target_mask")
 def first_target(target_mask):
     """Return the first position that is written in any row of `(R, L)`; 0 where none is."""
     return int(np.argmax(target_mask.any(axis=0)))
+
+
+def prompts_lead(prompt_mask, target_mask):
+    """Return whether no prompt position stands behind a target of its row; arrays `(R, L)`."""
+    return not (prompt_mask & np.logical_or.accumulate(target_mask, axis=1)).any()
 
 
 def count_leading(first, length, num_calls):

@@ -24,16 +24,9 @@ def suits_one_pass(tensor):
 def is_for_xla():
     """Return whether the TensorFlow graph that is being made is for XLA."""
     import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
 
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        context = graph._get_control_flow_context()
-        while context is not None:
-            if context.IsXLAContext():
-                return True
-            context = context.outer_context
-        graph = getattr(graph, "outer_graph", None)
-    return False
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def in_one_pass(function, *tensors):
@@ -47,7 +40,8 @@ def in_one_pass(function, *tensors):
             element: XLA on CPU hands reductions to a library, and crashes (in TensorFlow 2.21)
             where several threads first call what it made of them, as parallel iterations of
             a loop do.
-        *tensors: what it takes.
+        *tensors: what it takes; where a gradient is asked for, all of one shape, since that of
+            a smaller one would be such a reduction.
     """
     if not suits_one_pass(tensors[0]):
         return function(*tensors)

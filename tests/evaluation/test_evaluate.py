@@ -38,7 +38,7 @@ CODE = {
 
 
 def diffusion_lm(**config):
-    lm = tiny.diffusion_lm(num_layers=1, **config)
+    lm = tiny.diffusion_lm(**config)
     lm.compile(sampler=SundaeSampler(2, num_canvases=1), jit_compile=tiny.JIT)
     return lm
 
@@ -139,7 +139,7 @@ def test_texts_of_a_model_with_an_encoder_are_all_that_it_writes(kind):
 
 
 def test_lengths_come_in_buckets_and_batches_have_one_size():
-    lm = tiny.diffusion_lm(num_layers=1)
+    lm = tiny.diffusion_lm()
     shapes = []
 
     def generate(inputs, max_length, seed):
@@ -162,7 +162,7 @@ def test_long_prompts_are_refused_before_the_work():
 
 
 def test_random_samplers_follow_the_seed():
-    lm = tiny.causal_lm(sequence_length=8, scale=0.1, num_layers=1)
+    lm = tiny.causal_lm(sequence_length=8, scale=0.1)
     lm.compile(sampler="random", jit_compile=tiny.JIT)
     first, again, other = (
         generate_texts(lm, ["the cat", "a"], num_samples=2, seed=seed) for seed in (1, 1, 2)
@@ -183,7 +183,7 @@ def test_a_model_of_keras_hub():
 
 
 def test_likelihood_and_cross_entropy():
-    lm, causal_lm = diffusion_lm(), tiny.causal_lm(num_layers=1)
+    lm, causal_lm = diffusion_lm(), tiny.causal_lm()
     report = evaluate(lm, LikelihoodTask(tiny.TEXTS, num_steps=3, num_samples=2), seed=5)
     expected = likelihood_bound(lm, tiny.TEXTS, num_steps=3, num_samples=2, seed=5)
     assert list(report.metrics) == ["nats_per_token", "standard_error", "perplexity"]

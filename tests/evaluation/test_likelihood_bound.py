@@ -131,7 +131,7 @@ def test_uniform_predictions_at_one_step_cost_the_logarithm_of_the_vocabulary():
 
 
 def test_batch_size_does_not_matter_and_the_seed_does():
-    lm = tiny.diffusion_lm(num_layers=1)
+    lm = tiny.diffusion_lm()
     many, few = (
         likelihood_bound(lm, tiny.TEXTS, num_steps=10, num_samples=4, batch_size=size)
         for size in (64, 5)
@@ -145,7 +145,7 @@ def test_batch_size_does_not_matter_and_the_seed_does():
 
 
 def test_text_counts_responses_and_end_tokens_but_bounds_the_padding_too():
-    lm = tiny.diffusion_lm(num_layers=1)
+    lm = tiny.diffusion_lm()
     rows = lm.preprocessor(tiny.TEXTS)
     from_text = likelihood_bound(lm, tiny.TEXTS, num_steps=4, num_samples=4)
     from_rows = likelihood_bound(lm, rows, num_steps=4, num_samples=4)
@@ -158,7 +158,7 @@ def test_text_counts_responses_and_end_tokens_but_bounds_the_padding_too():
 
 
 def test_small_chunks_give_the_same(monkeypatch):
-    lm = tiny.diffusion_lm(num_layers=1)
+    lm = tiny.diffusion_lm()
     whole = likelihood_bound(lm, tiny.TEXTS, num_steps=4, num_samples=2)
     module = sys.modules[likelihood_bound.__module__]
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 33 * 7)
@@ -169,7 +169,7 @@ def test_small_chunks_give_the_same(monkeypatch):
 
 def test_progress_and_the_strata():
     calls = []
-    lm = tiny.diffusion_lm(num_layers=1)
+    lm = tiny.diffusion_lm()
     likelihood_bound(
         lm,
         tiny.TEXTS,

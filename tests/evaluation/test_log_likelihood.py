@@ -37,7 +37,7 @@ def keras_hub_lm(sequence_length=24):
 
 
 def test_equals_brute_force():
-    lm = tiny.causal_lm(num_layers=1)
+    lm = tiny.causal_lm()
     result = log_likelihood(lm, tiny.TEXTS, batch_size=3)
     rows = lm.preprocessor(tiny.TEXTS)
     expected = brute_force(lm, rows)
@@ -52,7 +52,7 @@ def test_equals_brute_force():
 
 
 def test_all_continuations_together_have_probability_1():
-    lm = tiny.causal_lm(num_layers=1)
+    lm = tiny.causal_lm()
     continuations = list(itertools.product(range(33), repeat=2))
     token_ids = np.array([(5, *continuation) for continuation in continuations], "int32")
     prompt_mask = np.zeros(token_ids.shape, bool)
@@ -75,7 +75,7 @@ def test_a_model_of_keras_hub():
 
 def test_a_first_token_without_another_before_it_does_not_count():
     token_ids = np.array([[3, 4, 5], [6, 7, 8]], "int32")
-    lm = tiny.causal_lm(num_layers=1)
+    lm = tiny.causal_lm()
     result = log_likelihood(lm, {"token_ids": token_ids})
     assert result["num_tokens"] == 4
     with pytest.raises(ValueError, match="nothing before it"):

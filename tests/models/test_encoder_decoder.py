@@ -20,6 +20,7 @@ from tests.tiny import TEXTS, to_numpy
 
 PROMPTS = ["the cat", "a", "one two"]
 KINDS = ["diffusion", "causal"]
+TWO_EACH = {"num_encoder_layers": 2, "num_decoder_layers": 2}
 EAGERLY = {"run_eagerly": True, "jit_compile": False}
 
 
@@ -33,8 +34,7 @@ def make(kind, scale=0.1, compile_options=None, **options):
 @pytest.fixture(scope="module")
 def lm():
     """A diffusion model whose logits are far apart, so that rounding decides nothing."""
-    layers = {"num_encoder_layers": 2, "num_decoder_layers": 2}
-    return make("diffusion", 0.5, {"sampler": SundaeSampler(4, num_canvases=2)}, **layers)
+    return make("diffusion", 0.5, {"sampler": SundaeSampler(4, num_canvases=2)}, **TWO_EACH)
 
 
 def count_calls(backbone):
@@ -107,7 +107,7 @@ def greedy(model, prompt, length):
 
 
 def test_cached_greedy_generation_equals_uncached():
-    model = make("causal", 0.5, {"sampler": "greedy"})
+    model = make("causal", 0.5, {"sampler": "greedy"}, **TWO_EACH)
     expected = [greedy(model, prompt, 10) for prompt in PROMPTS]
     assert model.generate(PROMPTS, max_length=10) == expected
     assert model.generate(PROMPTS, max_length=10, strip_prompt=True) == expected
@@ -117,7 +117,8 @@ def test_cached_greedy_generation_equals_uncached():
 
 
 def test_beams_carry_what_was_encoded():
-    model = make("causal", 0.5, {"sampler": keras_hub.samplers.BeamSampler(num_beams=1)})
+    sampler = keras_hub.samplers.BeamSampler(num_beams=1)
+    model = make("causal", 0.5, {"sampler": sampler}, **TWO_EACH)
     beam = model.generate(PROMPTS, max_length=10)
     model.compile(sampler="greedy", jit_compile=tiny.JIT)
     assert beam == model.generate(PROMPTS, max_length=10)
@@ -196,7 +197,9 @@ def test_a_model_learns_a_few_texts_and_is_saved(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_weight(kind):
-    model = make(kind, dtype="mixed_bfloat16", gradient_checkpointing=True, num_position_buckets=4)
+    # Layers share position biases.
+    options = {"gradient_checkpointing": True, "num_position_buckets": 4, **TWO_EACH}
+    model = make(kind, dtype="mixed_bfloat16", **options)
     before = {weight.path: to_numpy(weight) for weight in model.trainable_variables}
     model.fit(TEXTS, batch_size=4, epochs=2, verbose=0)
     still = [w.path for w in model.trainable_variables if (to_numpy(w) == before[w.path]).all()]
@@ -247,7 +250,7 @@ def test_logit_shift_reads_the_position_before(lm):
 
 
 def test_int8_stays_close_and_trains_lora():
-    model = make("diffusion", num_encoder_layers=1, num_decoder_layers=1)
+    model = make("diffusion")
     rows = model.preprocessor(TEXTS)
     rows = {name: rows[name] for name in model.backbone.input}
     before = to_numpy(model(rows))

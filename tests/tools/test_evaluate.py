@@ -27,7 +27,7 @@ def run(*arguments):
 
 
 def test_translation(tmp_path):
-    tiny.diffusion_lm(num_layers=1).save_to_preset(tmp_path / "preset")
+    tiny.diffusion_lm().save_to_preset(tmp_path / "preset")
     data, output = tmp_path / "rows.jsonl", tmp_path / "report.json"
     data.write_text("\n".join(map(json.dumps, ROWS)))
     result = run(

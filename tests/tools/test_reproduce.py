@@ -39,9 +39,6 @@ TINY = dataclasses.replace(
     evaluation_examples={"translation": 2, "qa": 2, "code": 2},
     code_samples=1,
 )
-once = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="once is enough: no backend matters"
-)
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
 
 
@@ -247,7 +244,7 @@ def test_pieces_are_the_text():
 # === Runs ===
 
 
-@once
+@pytest.mark.backend_free
 def test_a_stopped_run_ends_with_the_same_numbers(tmp_path):
     cells = plan.make_cells(TINY, [0], tables=(1, 2))
     cell = find(cells, "table2/nano/ar2diff_n1/qa/seed0")
@@ -287,7 +284,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(tmp_path):
     assert len(elsewhere.missing_stages([other])) == 4
 
 
-@once
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="the tool's default is enough")
 def test_an_encoder_with_span_corruption_and_a_timing(tmp_path):
     cells = plan.make_cells(TINY, [0], tables=(1,))
     laboratory = make_laboratory(tmp_path)
@@ -301,7 +298,7 @@ def test_an_encoder_with_span_corruption_and_a_timing(tmp_path):
     assert timed["seconds_per_text"] == statistics.median(timed["measurements"])
 
 
-@once
+@pytest.mark.backend_free
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
     pattern = "table2/nano/ar/code/seed0"
     command = [

@@ -102,6 +102,7 @@ MODELS = {
     ),
     "bfloat16": lambda: tiny.diffusion_lm(dtype="bfloat16"),
     "prefix": lambda: tiny.diffusion_lm(attention="prefix"),
+    "settled": lambda: tiny.diffusion_lm(64, attention="prefix"),
     "window": lambda: tiny.diffusion_lm(
         num_layers=2, sliding_window=4, sliding_window_layers=[1], attention_soft_cap=20.0
     ),
@@ -132,11 +133,18 @@ def test_a_sampler_replays_its_denoiser(kind, recordings):
         lm.compile()
         lm.quantize("int8")
     sampler = SundaeSampler(CALLS_BEFORE_CAPTURE + 4, 1.0, 2, stop_when_unchanged=False)
+    prompts, max_length = ["the cat", "in"], 14
+    if kind == "settled":  # long enough to be read once
+        prompts, max_length = ["the cat in the hat on the log"] * 2, 40
+    cached = []
+    call = lm.backbone.call_with_cache
+    lm.backbone.call_with_cache = lambda *arguments: cached.append(1) or call(*arguments)
     texts = []
     for run_eagerly in (True, False):
         lm.compile(sampler=sampler, run_eagerly=run_eagerly)
-        texts.append(lm.generate(["the cat", "in"], max_length=14, seed=1))
+        texts.append(lm.generate(prompts, max_length=max_length, seed=1))
     assert texts[0] == texts[1]
+    assert bool(cached) == (kind == "settled")
     (function, recording), *others = recordings
     assert not others and recording is not function
 

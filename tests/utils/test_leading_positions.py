@@ -87,6 +87,19 @@ def prompts(lm, *lengths):
     return {"token_ids": ids, "padding_mask": np.arange(LENGTH) < np.array(lengths)[:, None]}
 
 
+def record_columns(lm, monkeypatch):
+    """Return a list of the first column, and the number of them, of each call with a cache."""
+    columns = []
+    original = lm.backbone.call_with_cache
+
+    def recording(inputs, cache, cache_index):
+        columns.append((cache_index, inputs["token_ids"].shape[1]))
+        return original(inputs, cache, cache_index)
+
+    monkeypatch.setattr(lm.backbone, "call_with_cache", recording)
+    return columns
+
+
 @pytest.mark.parametrize("logit_shift", [False, True])
 @pytest.mark.parametrize(
     "window", [{}, {"sliding_window": 9, "sliding_window_layers": [0]}], ids=["far", "near"]
@@ -97,17 +110,12 @@ def prompts(lm, *lengths):
     ids=["prefix", "block"],
 )
 def test_settled_positions_are_computed_once(monkeypatch, attention, settled, window, logit_shift):
-    lm = DiffusionLM(tiny.backbone(**attention, **window), logit_shift=logit_shift)
-    lm.compile(sampler=SundaeSampler(3, num_canvases=2))
+    # What a third layer keeps of a position depends on all that the position's neighbours see.
+    lm = DiffusionLM(tiny.backbone(num_layers=3, **attention, **window), logit_shift=logit_shift)
+    options = {"jit_compile": tiny.JIT} if window else {}
+    lm.compile(sampler=SundaeSampler(3, num_canvases=2), **options)
     inputs = prompts(lm, 37, 50)
-    columns = []
-    original = lm.backbone.call_with_cache
-
-    def recording(inputs, cache, cache_index):
-        columns.append((cache_index, inputs["token_ids"].shape[1]))
-        return original(inputs, cache, cache_index)
-
-    monkeypatch.setattr(lm.backbone, "call_with_cache", recording)
+    columns = record_columns(lm, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(sampler, "count_leading", lambda *arguments: 0)
         expected = lm.generate(inputs, seed=3, stop_token_ids=None)
@@ -120,6 +128,26 @@ def test_settled_positions_are_computed_once(monkeypatch, attention, settled, wi
         assert set(columns) == {(0, LENGTH), (settled, LENGTH - settled)}
     else:
         assert set(columns) == {(0, settled), (settled, LENGTH - settled)}
+
+
+def test_a_prompt_behind_a_gap_lets_nothing_settle(monkeypatch):
+    """With attention "prefix" it sees the gap, and what stands in front sees it."""
+    lm = tiny.diffusion_lm(64, attention="prefix", num_layers=3)
+    lm.compile(sampler=SundaeSampler(8, num_canvases=1), jit_compile=tiny.JIT)
+    pieces = ["the cat in the hat on the log in", "a dog on a log"]
+    columns = record_columns(lm, monkeypatch)
+
+    def infill():
+        return lm.infill(pieces, lengths=[8], seed=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "count_leading", lambda *arguments: 0)
+        expected = infill()
+    texts = {infill() for _ in range(CALLS_BEFORE_SPECIALIZING)}
+    assert texts == {expected}
+    assert not columns
+    lm.generate(pieces[0], seed=1)
+    assert columns or keras.config.backend() != "torch"  # others compile it when it is called again
 
 
 @pytest.mark.parametrize("logit_shift", [False, True])

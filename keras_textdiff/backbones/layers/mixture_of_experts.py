@@ -79,7 +79,7 @@ class MixtureOfExperts(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x):
         """Return a tensor of the shape of `x`."""
         shape = ops.shape(x)
         x = ops.reshape(x, (-1, shape[-1]))  # (T, D), T tokens
