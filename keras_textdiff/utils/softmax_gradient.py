@@ -47,7 +47,8 @@ def _log_total(logits, targets):
     """Return `log_total` of logits that go through several passes at once.
 
     Where XLA compiles these together, a plain sum is part of them; blocks would be passes more.
-    It is NaN where a target is outside the vocabulary, which only torch takes for an error.
+    It is NaN where a target is outside the vocabulary, since XLA cannot raise an error; torch and
+    TensorFlow itself do where they take the target's logit.
     """
     if keras.config.backend() == "torch":
         return log_total(logits)
