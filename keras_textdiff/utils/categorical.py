@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_textdiff.utils.on_cpu import on_cpu
 from keras_textdiff.utils.one_pass import is_for_xla
-from keras_textdiff.utils.row_blocks import as_bits, by_row_blocks
+from keras_textdiff.utils.row_blocks import by_row_blocks, widen_on_jax
 
 GROUP = 256
 
@@ -51,11 +51,9 @@ def log_probability(logits, log_totals, indices):
         log_totals: float32 tensor `(...)`, `log_total(logits)`.
         indices: int32 tensor `(...)`.
     """
-    # In the shape of `by_row_blocks`, so that XLA has one array of bits.
-    bits, to_float32 = as_bits(ops.reshape(logits, (-1, logits.shape[-1])))
-    chosen = ops.take_along_axis(bits, ops.reshape(indices, (-1, 1)), axis=-1)
-    chosen = ops.reshape(to_float32(chosen), ops.shape(indices))
-    return ops.cast(chosen, "float32") - log_totals
+    rows = widen_on_jax(ops.reshape(logits, (-1, logits.shape[-1])))
+    chosen = ops.take_along_axis(rows, ops.reshape(indices, (-1, 1)), axis=-1)
+    return ops.reshape(ops.cast(chosen, "float32"), ops.shape(indices)) - log_totals
 
 
 def draw(logits, uniforms, temperature):

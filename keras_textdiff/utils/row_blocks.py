@@ -18,7 +18,7 @@ def by_row_blocks(function, dtype, logits, *arrays):
 
     Args:
         function: callable from logits `(N, V)` and arrays `(N,)` to an array `(N,)`, each row's
-            result its own. Logits come in float32, or in their dtype; on torch in float32,
+            result its own. Logits come in float32, on tensorflow in their dtype; on torch
             without gradients, and on CPU in memory that the function may overwrite.
         dtype: string, of the result.
         logits: float tensor `(..., V)`.
@@ -28,7 +28,7 @@ def by_row_blocks(function, dtype, logits, *arrays):
         Tensor `(...)`.
     """
     shape = ops.shape(logits)[:-1]
-    logits = ops.reshape(logits, (-1, logits.shape[-1]))
+    logits = widen_on_jax(ops.reshape(logits, (-1, logits.shape[-1])))
     arrays = [ops.reshape(array, (-1,)) for array in arrays]
     run = {"jax": _jax_blocks, "tensorflow": _tensorflow_blocks, "torch": _torch_blocks}
     size = _block_size(logits)
@@ -100,28 +100,17 @@ def _tensorflow_blocks(function, dtype, size, tensors):
 def _jax_blocks(function, dtype, size, tensors):
     import jax
 
-    logits, *others = tensors
-    bits, to_float32 = as_bits(logits)
-
     def run(block):
-        rows, *arrays = block
-        return function(to_float32(rows), *arrays)
+        return function(*block)
 
-    return jax.lax.map(run, tuple(x.reshape(-1, size, *x.shape[1:]) for x in (bits, *others)))
+    return jax.lax.map(run, tuple(x.reshape(-1, size, *x.shape[1:]) for x in tensors))
 
 
-def as_bits(logits):
-    """Return what holds bfloat16's bits, to take some from, and what turns those into float32.
+def widen_on_jax(logits):
+    """Return logits in float32 on jax, elsewhere as they are.
 
-    XLA on CPU would turn all of a bfloat16 array into float32 first. Another dtype, and another
-    backend, is left as it is.
+    XLA hands out the product in float32 that bfloat16 logits were rounded from, on CPU without
+    rounding it. All that reads logits has to ask for float32: one that reads rounded logits beside
+    one that does not sees probabilities above 1.
     """
-    if keras.config.backend() != "jax" or logits.dtype != "bfloat16":
-        return logits, lambda taken: taken
-    import jax
-    from jax import numpy as jnp
-
-    def to_float32(taken):
-        return jax.lax.bitcast_convert_type(taken.astype(jnp.uint32) << 16, jnp.float32)
-
-    return jax.lax.bitcast_convert_type(logits, jnp.uint16), to_float32
+    return ops.cast(logits, "float32") if keras.config.backend() == "jax" else logits

@@ -4,7 +4,13 @@ import pytest
 from keras import ops
 
 from keras_textdiff.utils import row_blocks
-from keras_textdiff.utils.categorical import draw, has_distribution, log_total, most_likely
+from keras_textdiff.utils.categorical import (
+    draw,
+    has_distribution,
+    log_probability,
+    log_total,
+    most_likely,
+)
 from keras_textdiff.utils.compilation import compile_tensors
 from tests.tiny import to_numpy
 
@@ -90,3 +96,25 @@ def test_one_bad_logit_is_seen(vocabulary_size, dtype):
 
     for value in run(both, jit_compile, logits=logits).values():
         np.testing.assert_array_equal(value, ~bad)
+
+
+@pytest.mark.parametrize("num_rows", [4, 64], ids=["at once", "in blocks"])
+def test_probabilities_sum_to_1_where_a_product_is_rounded(sizes, num_rows):
+    # XLA gives some readers the product before it was rounded to bfloat16, which moves a logit of
+    # 80 by up to 0.25; all readers have to see the same.
+    rng = np.random.default_rng(0)
+    arrays = {"hidden": rng.normal(0, 4, (num_rows, 64)), "kernel": rng.normal(0, 3, (64, V))}
+    arrays = {name: value.astype("float32") for name, value in arrays.items()}
+    likely = np.argsort(-arrays["hidden"] @ arrays["kernel"])[:, :8].astype("int32")  # have all
+
+    def probabilities(arrays):
+        hidden, kernel = (ops.cast(arrays[name], "bfloat16") for name in ("hidden", "kernel"))
+        logits = ops.matmul(hidden, kernel)
+        totals = log_total(logits)
+        each = [log_probability(logits, totals, arrays["likely"][:, n]) for n in range(8)]
+        return {"total": ops.sum(ops.exp(ops.stack(each)), axis=0)}
+
+    jit_compile = keras.config.backend() != "torch"
+    total = run(probabilities, jit_compile, likely=likely, **arrays)["total"]
+    assert set(sizes) == {min(num_rows, 8)}
+    np.testing.assert_allclose(total, 1, atol=1e-3)
