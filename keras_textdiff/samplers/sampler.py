@@ -142,7 +142,7 @@ class Sampler(abc.ABC):
             inputs = self.make_canvases(part, part_keys, model.backbone, seed)
             padded_length = inputs["token_ids"].shape[1]
             leading = count_leading(first, padded_length, compiled.num_calls(key))
-            inputs = cut_leading(inputs, leading, self.noise_streams)
+            inputs = cut_leading(inputs, leading, self.noise_streams, num_canvases)
             outputs = run_shrinking(function, inputs, self.num_denoising_steps, factor)
             outputs = add_leading(outputs, inputs["leading_ids"])
             failed_step = int(outputs.pop("failed_step"))
@@ -184,7 +184,7 @@ class Sampler(abc.ABC):
         _, function = self._compiled_loop(model, rows, compiled)
         keys = canvas_keys(rows, self.num_canvases)
         inputs = self.make_canvases(self._canvas_rows(rows), keys, model.backbone, seed=0)
-        inputs = cut_leading(inputs, 0, self.noise_streams)
+        inputs = cut_leading(inputs, 0, self.noise_streams, self.num_canvases)
         first_step = self.num_denoising_steps - records(model)
         with recording_at_once():
             function({**inputs, "first_step": np.int32(first_step), "resting_rows": np.int32(0)})
@@ -209,6 +209,12 @@ class Sampler(abc.ABC):
             leading = leading_ids.shape[1] - model.logit_shift
             return model.backbone.count_settled(leading) if settles else 0
 
+        def for_rows(values, num_rows):
+            """Repeat what there is of each prompt for its canvases."""
+            return tree.map_structure(
+                lambda x: ops.repeat(x, num_rows // x.shape[0], axis=0), values
+            )
+
         @functools.partial(capture, model)
         def denoise(canvas, leading_ids, others, context, cache):
             inputs = {**others, "token_ids": ops.concatenate([leading_ids, canvas], axis=1)}
@@ -223,18 +229,17 @@ class Sampler(abc.ABC):
             # Once per prompt; its canvases, and all steps, share it.
             num_rows = inputs["token_ids"].shape[0]
             with unmasked_attention(unmasked):
-                context = model.backbone.encode(inputs)
-            context = tree.map_structure(
-                lambda x: ops.repeat(x, num_rows // x.shape[0], axis=0), context
-            )
-
+                context = for_rows(model.backbone.encode(inputs), num_rows)
+            per_prompt = num_rows // inputs["leading_ids"].shape[0]
+            leading_ids = for_rows(inputs["leading_ids"], num_rows)
             others = {name: inputs[name] for name in model.backbone.input if name != "token_ids"}
-            leading_ids = inputs["leading_ids"]
             token_ids = ops.concatenate([leading_ids, inputs["token_ids"]], axis=1)
             cache, num_settled = (), count_settled(leading_ids)
-            if num_settled * self.num_denoising_steps > token_ids.shape[1]:  # it pays for a pass
+            length = token_ids.shape[1]
+            if num_settled * per_prompt * self.num_denoising_steps > length:  # it pays for a pass
                 settled = {**others, "token_ids": token_ids}
-                cache = model.backbone.read_settled(settled, num_settled)
+                settled = {name: value[::per_prompt] for name, value in settled.items()}
+                cache = for_rows(model.backbone.read_settled(settled, num_settled), num_rows)
 
             def denoiser(canvas):
                 return denoise(canvas, leading_ids, others, context, cache)

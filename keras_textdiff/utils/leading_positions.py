@@ -35,7 +35,7 @@ def count_leading(first, length, num_calls):
     return min(first, length - 1) // part * part
 
 
-def cut_leading(inputs, count, noise_streams):
+def cut_leading(inputs, count, noise_streams, num_canvases):
     """Return the inputs of a sampler's loop without leading positions, which become "leading_ids".
 
     What the model reads beside token ids keeps its length.
@@ -44,14 +44,17 @@ def cut_leading(inputs, count, noise_streams):
         inputs: dict of arrays, `(R, L)` or noise `(S, R, L)`, see `Sampler.make_canvases`.
         count: int F.
         noise_streams: names of the noise.
+        num_canvases: int, rows per prompt, which start alike: "leading_ids" has one for them all.
     """
     cut = {name: inputs[name][..., count:] for name in (*PER_POSITION, *noise_streams)}
-    return {**inputs, **cut, "leading_ids": inputs["token_ids"][:, :count]}
+    return {**inputs, **cut, "leading_ids": inputs["token_ids"][::num_canvases, :count]}
 
 
 def add_leading(outputs, leading_ids):
     """Return the loop's outputs with leading positions, whose confidence is 1."""
     outputs = dict(outputs)
+    num_canvases = len(outputs["token_ids"]) // len(leading_ids)
+    leading_ids = np.repeat(leading_ids, num_canvases, axis=0)
     for name in {"token_ids", "canvases", "confidences"} & set(outputs):
         value = outputs[name]
         leading = np.ones_like(leading_ids) if name == "confidences" else leading_ids

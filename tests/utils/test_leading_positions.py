@@ -41,21 +41,23 @@ def test_rows_that_are_short_or_all_prompt():
 
 def test_what_is_cut_comes_back():
     rng = np.random.default_rng(0)
-    inputs = {
-        "token_ids": rng.integers(0, 9, (3, 8)).astype("int32"),
-        "target_mask": mask(5, 6, 7, length=8),
-        "padding_mask": np.ones((3, 8), bool),
-        "tokens": rng.random((2, 3, 8)),
+    inputs = {  # two prompts with two canvases each, which start alike
+        "token_ids": rng.integers(0, 9, (4, 8)).astype("int32"),
+        "target_mask": mask(5, 5, 6, 6, length=8),
+        "padding_mask": np.ones((4, 8), bool),
+        "tokens": rng.random((2, 4, 8)),
     }
-    cut = cut_leading(inputs, 4, ("tokens",))
+    inputs["token_ids"][1::2, :5] = inputs["token_ids"][::2, :5]
+    cut = cut_leading(inputs, 4, ("tokens",), num_canvases=2)
+    np.testing.assert_array_equal(cut["leading_ids"], inputs["token_ids"][::2, :4])
     assert cut["padding_mask"] is inputs["padding_mask"]
     np.testing.assert_array_equal(cut["tokens"], inputs["tokens"][..., 4:])
     canvases = np.stack([cut["token_ids"]] * 3)
     outputs = {
         "token_ids": cut["token_ids"],
         "canvases": canvases,
-        "confidences": np.full((2, 3, 4), 0.5, "float32"),
-        "scores": np.zeros(3),
+        "confidences": np.full((2, 4, 4), 0.5, "float32"),
+        "scores": np.zeros(4),
     }
     whole = add_leading(outputs, cut["leading_ids"])
     np.testing.assert_array_equal(whole["token_ids"], inputs["token_ids"])
@@ -88,12 +90,12 @@ def prompts(lm, *lengths):
 
 
 def record_columns(lm, monkeypatch):
-    """Return a list of the first column, and the number of them, of each call with a cache."""
+    """Return a list: first column, columns and rows of each call with a cache."""
     columns = []
     original = lm.backbone.call_with_cache
 
     def recording(inputs, cache, cache_index):
-        columns.append((cache_index, inputs["token_ids"].shape[1]))
+        columns.append((cache_index, *inputs["token_ids"].shape[::-1]))
         return original(inputs, cache, cache_index)
 
     monkeypatch.setattr(lm.backbone, "call_with_cache", recording)
@@ -123,11 +125,12 @@ def test_settled_positions_are_computed_once(monkeypatch, attention, settled, wi
     for _ in range(CALLS_BEFORE_SPECIALIZING):
         outputs = lm.generate(inputs, seed=3, stop_token_ids=None)
     np.testing.assert_array_equal(outputs["token_ids"], expected["token_ids"])
+    read = settled
     if attention["attention"] == "prefix":
-        settled -= logit_shift
-        assert set(columns) == {(0, LENGTH), (settled, LENGTH - settled)}
-    else:
-        assert set(columns) == {(0, settled), (settled, LENGTH - settled)}
+        settled, read = settled - logit_shift, LENGTH
+    assert {column[:2] for column in columns} == {(0, read), (settled, LENGTH - settled)}
+    assert max(rows for first, _, rows in columns if first == 0) == 2  # one of four for a prompt
+    assert max(rows for first, _, rows in columns if first > 0) == 4
 
 
 def test_a_prompt_behind_a_gap_lets_nothing_settle(monkeypatch):

@@ -4,9 +4,9 @@
     python tools/benchmarks/prompt_cache.py --backends=torch --prompts=768 --length=1024
 
 GPT-2 of --size with random weights fills a row of --length tokens behind --prompts tokens, by
---steps denoising steps on one canvas. Timed in turn: with keys and values of the prompt kept, as
-the sampler does it where the mask lets it, and with all positions computed at each step. Both write
-the same tokens, which is checked first.
+--steps denoising steps on --canvases canvases. Timed in turn: with keys and values of the prompt
+kept, as the sampler does it where the mask lets it, and with all positions computed at each step.
+Both write the same tokens, which is checked first.
 """
 
 import functools
@@ -23,6 +23,7 @@ OPTIONS = {
     "prompts": [256, 384],
     "length": 512,
     "steps": 10,
+    "canvases": 1,
     "size": "small",
     "repeats": 5,
 }
@@ -32,6 +33,7 @@ TINY = {
     "prompts": [32],
     "length": 64,
     "steps": 2,
+    "canvases": 2,
     "size": "tiny",
     "repeats": 1,
 }
@@ -48,9 +50,8 @@ def cases(options):
         hub = gpt2.hub_backbone(options["size"], dtype=dtype)
         more = {"block_length": BLOCK_LENGTH} if attention == "block" else {}
         lm = keras_textdiff.ar2diff(hub, attention=attention, **more)
-        sampler = SundaeSampler(
-            options["steps"], num_canvases=1, stop_when_unchanged=False, temperature=0.0
-        )
+        steps, canvases = options["steps"], options["canvases"]
+        sampler = SundaeSampler(steps, 0, num_canvases=canvases, stop_when_unchanged=False)
         lm.compile(sampler=sampler, jit_compile=harness.jit_compile(options["backend"]))
         if kind != "kept":
             lm.backbone.count_settled = lambda count: 0
