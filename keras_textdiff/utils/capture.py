@@ -153,11 +153,16 @@ class _Watch:
 
 def _record(function, arguments, packed):
     """Return the recorded function, or `function` where it cannot be recorded."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    # It notes shapes by means of a mode, and makes one for each tensor unless there is one.
+    noted = TracingContext(FakeTensorMode())
     try:
         # It counts a function's parameters, and takes a method's `self` for one.
-        recording = make_fx(lambda *arguments: function(*arguments))(*arguments)
+        with tracing(noted):
+            recording = make_fx(lambda *arguments: function(*arguments))(*arguments)
     except Exception:  # whatever a layer of the user's does: it runs as it is, or says so then
         return function
     improve(recording, packed)

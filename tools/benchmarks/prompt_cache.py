@@ -10,6 +10,7 @@ Both write the same tokens, which is checked first.
 """
 
 import functools
+import itertools
 import sys
 
 import gpt2
@@ -45,7 +46,8 @@ def cases(options):
     def make(dtype, attention, num_prompt, kind):
         import keras_textdiff
         from keras_textdiff.samplers import SundaeSampler
-        from keras_textdiff.utils.compilation import CALLS_BEFORE_SPECIALIZING
+        from keras_textdiff.utils.capture import recording_at_once
+        from keras_textdiff.utils.compilation import specializes
 
         hub = gpt2.hub_backbone(options["size"], dtype=dtype)
         more = {"block_length": BLOCK_LENGTH} if attention == "block" else {}
@@ -63,8 +65,10 @@ def cases(options):
         def call():
             return lm.generate(inputs, seed=0, stop_token_ids=None)["token_ids"]
 
-        for _ in range(CALLS_BEFORE_SPECIALIZING):  # until the loop leaves the prompt out
+        with recording_at_once():  # on torch; elsewhere until the loop leaves the prompt out
             call()
+            for _ in itertools.takewhile(lambda calls: not specializes(calls), itertools.count(1)):
+                call()
         return call
 
     return {
