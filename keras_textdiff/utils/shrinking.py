@@ -32,8 +32,8 @@ def run_shrinking(function, inputs, num_denoising_steps, factor):
     Args:
         function: callable from a dict of arrays, see `Sampler.run`, to the NumPy arrays that it
             returns.
-        inputs: dict of arrays, rows first but for noise `(S, R, L)`; an encoder's arrays may have
-            a row for several of the others.
+        inputs: dict of arrays, rows first but for noise `(S, R, L)`; an encoder's arrays and
+            leading ids may have a row for several of the others.
         num_denoising_steps: int S.
         factor: int, see `shrink_factor`.
 

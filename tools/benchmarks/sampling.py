@@ -1,4 +1,4 @@
-"""What a denoising step costs beside the denoiser: temperature, drawing tokens, confidences.
+"""What a denoising step costs beside the denoiser: temperature, drawing tokens, scores.
 
     python tools/benchmarks/sampling.py --output=results/sampling.json
     python tools/benchmarks/sampling.py --backends=torch --vocabulary_sizes=50257
@@ -6,9 +6,8 @@
 Three cases on each backend, timed in turn: one denoiser call of GPT-2 size (token ids to logits);
 one step of `SundaeSampler` on logits that a small product makes, since compilers read a product
 otherwise than given logits; and that product. The step less the product is everything of a
-denoising step but the denoiser: logits to tokens, confidences, scores and the next canvas. All are
-compiled as the sampler compiles them. What the step writes is compared before with the same draws
-in NumPy.
+denoising step but the denoiser: logits to tokens, scores and the next canvas. All are compiled as
+the sampler compiles them. What the step writes is compared before with the same draws in NumPy.
 """
 
 import functools
@@ -61,9 +60,10 @@ def cases(options):
         sampler = SundaeSampler(1, TEMPERATURE, num_canvases=1)
 
         def step(inputs):
-            return sampler.run(lambda canvas: product(inputs), inputs)["token_ids"]
+            return sampler.run(lambda canvas: product(inputs), inputs)
 
-        return compiled(step, dtype, vocabulary_size)
+        run = compiled(step, dtype, vocabulary_size)
+        return lambda: run()["token_ids"]
 
     def make_product(dtype, vocabulary_size):
         return compiled(product, dtype, vocabulary_size)
